@@ -1,0 +1,68 @@
+# Everything sets itself up: `make serve` and `make test` work in a fresh clone that has Python 3.11 and make.
+
+PYTHON ?= python3.11
+PORT ?= 3000
+HOST ?= 127.0.0.1
+
+SERVE := .venv-serve
+NO_TORCH := .venv-no-torch
+DEV := .venv
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# BentoML reports usage unless told not to, and keeps its files where we say.
+export BENTOML_DO_NOT_TRACK := true
+export BENTOML_HOME ?= $(CURDIR)/.bentoml
+
+.PHONY: help serve test test-service test-training lint format bench bento clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(SERVE)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SERVE)
+	$(SERVE)/bin/python $(PIP_INSTALL) --editable '.[cpu]'
+	touch $@
+
+$(NO_TORCH)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(NO_TORCH)
+	$(NO_TORCH)/bin/python $(PIP_INSTALL) --editable '.[cpu,test]'
+	touch $@
+
+$(DEV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python $(PIP_INSTALL) --editable '.[cpu,training,test]'
+	touch $@
+
+serve: $(SERVE)/.installed  ## serve the bundles in models/ (PORT=8080 for another port, HOST=0.0.0.0 for all interfaces)
+	@mkdir -p $(BENTOML_HOME)
+	@exec $(SERVE)/bin/bentoml serve service.api:Ganery --host $(HOST) --port $(PORT)
+
+test: lint test-service test-training  ## everything that CI runs
+
+# In an environment without torch, which proves that the service needs none.
+test-service: $(NO_TORCH)/.installed
+	! $(NO_TORCH)/bin/python -c 'import torch' 2>/dev/null
+	$(NO_TORCH)/bin/pytest tests/service
+
+test-training: $(DEV)/.installed
+	$(DEV)/bin/pytest tests/training tests/project
+
+lint: $(DEV)/.installed  ## ruff, mypy, import-linter
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/mypy
+	$(DEV)/bin/lint-imports
+
+format: $(DEV)/.installed  ## let ruff rewrite what it can
+	$(DEV)/bin/ruff check --fix .
+	$(DEV)/bin/ruff format .
+
+bench: $(DEV)/.installed  ## measure start-up and answers against a bare in-process call
+	$(DEV)/bin/python benchmarks/serving.py
+
+bento: $(DEV)/.installed  ## package the service as a Bento
+	PATH="$(CURDIR)/$(DEV)/bin:$$PATH" bentoml build
+
+clean:  ## remove what the targets above made; runs/ and cached data stay
+	rm -rf .venv .venv-serve .venv-no-torch .bentoml build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,61 @@
+"""The BentoML service, and the only file that knows of BentoML: it starts, hosts and stops the application."""
+
+import asyncio
+import logging
+import signal
+from types import FrameType
+
+import bentoml
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.app import create_app
+from service.lifecycle import Lifecycle
+from service.settings import Settings
+from service.telemetry import Metrics
+
+logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root logger shows warnings only
+
+settings = Settings.from_environment()
+lifecycle = Lifecycle(settings, Metrics())
+app = create_app(lifecycle)
+
+
+class EveryPath:
+    """Gives every HTTP request to our application, BentoML's own routes included, so that all errors look alike."""
+
+    def __init__(self, bentoml_app: ASGIApp) -> None:
+        self.bentoml_app = bentoml_app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (app if scope["type"] == "http" else self.bentoml_app)(scope, receive, send)
+
+
+@bentoml.asgi_app(app)  # for its lifespan
+@bentoml.service(
+    name="Ganery",
+    workers=1,  # replicas scale; a second worker would be a second copy of every bundle
+    # Ours answers first, with a problem; this one is for a request that slips past it.
+    traffic={"timeout": settings.deadline_seconds + 5},
+    # Ours instead: BentoML's label is the raw path, without bound.
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ".*"},
+)
+class Ganery:
+    """Pictures from generators: one seed, one picture."""
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    def drain_on_sigterm(self) -> None:
+        """On SIGTERM fail /readyz for a while, then let the server stop; it answers the requests it has."""
+        stop = signal.getsignal(signal.SIGTERM)
+        loop = asyncio.get_running_loop()
+
+        def drain(signum: int, frame: FrameType | None) -> None:
+            lifecycle.draining = True
+            if callable(stop):
+                loop.call_soon_threadsafe(loop.call_later, settings.drain_seconds, stop, signum, frame)
+
+        signal.signal(signal.SIGTERM, drain)
+
+
+Ganery.add_asgi_middleware(EveryPath)  # type: ignore[attr-defined]  # the decorator has made it a Service

@@ -1,0 +1,149 @@
+"""What can go wrong, drawn once: each class is one HTTP status.
+
+GaneryError
+├── MalformedRequest        400
+├── NotFound                404
+│   └── UnknownModel
+├── MethodNotAllowed        405
+├── NotAcceptable           406
+├── WrongTask               409
+├── TooLarge                413
+├── UnsupportedMediaType    415
+├── InvalidValue            422
+│   └── InvalidLatent
+├── ModelFailure            500
+│   └── InvalidBundle
+├── NotReady                503
+└── DeadlineExceeded        504
+
+Domain code raises these; `problems.py` translates once, to application/problem+json (RFC 9457).
+"""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+
+class GaneryError(Exception):
+    """A failure whose message says what came, what is allowed and what to do."""
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, detail: str, *, pointer: str | None = None, choices: Sequence[str | int] | None = None) -> None:
+        """
+        Args:
+            detail: one or two sentences for the person who made the request.
+            pointer: JSON pointer (RFC 6901) to the member of the request that is wrong.
+            choices: the values that would have been right.
+        """
+        super().__init__(detail)
+        self.detail = detail
+        self.pointer = pointer
+        self.choices = None if choices is None else list(choices)
+
+    @property
+    def kind(self) -> str:
+        """Stable, machine-readable name of the problem, for example `unknown-model`."""
+        name = type(self).__name__
+        return "".join(f"-{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+    def problem(self) -> dict[str, Any]:
+        """The members of the problem document, without those that are absent."""
+        members: dict[str, Any] = {
+            "type": f"urn:ganery:problem:{self.kind}",
+            "title": self.status.phrase,
+            "status": int(self.status),
+            "detail": self.detail,
+        }
+        if self.pointer is not None:
+            members["pointer"] = self.pointer
+        if self.choices is not None:
+            members["choices"] = self.choices
+        return members
+
+
+class MalformedRequest(GaneryError):
+    """The request cannot be read at all: broken JSON, a missing body."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+
+class NotFound(GaneryError):
+    """Nothing is there."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class UnknownModel(NotFound):
+    """No bundle of that name is being served."""
+
+
+class MethodNotAllowed(GaneryError):
+    """The route exists, the method does not."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+    def __init__(self, method: str, *, allowed: str) -> None:
+        """
+        Args:
+            method: the one that came.
+            allowed: the route's methods as the header `Allow` has them, for example `GET, HEAD`.
+        """
+        super().__init__(f"method {method} is not allowed here; allowed: {allowed}")
+        self.headers = {"Allow": allowed}
+
+
+class NotAcceptable(GaneryError):
+    """`Accept` and `format` name no encoding that the route can give, or they clash."""
+
+    status = HTTPStatus.NOT_ACCEPTABLE
+
+
+class WrongTask(GaneryError):
+    """The bundle does something else than the route asks for."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class TooLarge(GaneryError):
+    """More bytes, pixels or pictures than the service takes."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class UnsupportedMediaType(GaneryError):
+    """The body is of a type that the route does not read."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class InvalidValue(GaneryError):
+    """The request can be read, but a value in it is out of range."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class InvalidLatent(InvalidValue):
+    """A seed or latent outside its scheme's range, or of the wrong shape."""
+
+
+class ModelFailure(GaneryError):
+    """The generator failed; the request was good."""
+
+
+class InvalidBundle(ModelFailure):
+    """A bundle on disk is not what its manifest says."""
+
+
+class NotReady(GaneryError):
+    """Still loading, already draining, or the bundle that was asked for has been refused."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    headers: Mapping[str, str] = {"Retry-After": "1"}
+
+
+class DeadlineExceeded(GaneryError):
+    """The answer would have come too late."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT

@@ -1,0 +1,55 @@
+"""Loading, serving, draining: what the process is doing, and whether it should be sent requests."""
+
+import logging
+
+import anyio.to_thread
+
+from service.catalog import Catalog
+from service.errors import NotReady
+from service.settings import Settings
+from service.telemetry import Metrics
+
+logger = logging.getLogger(__name__)
+
+
+class Lifecycle:
+    """The state that all requests share. It begins as loading."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.draining = False
+        self._catalog: Catalog | None = None
+
+    async def load(self) -> None:
+        """Load the bundles in a thread, so that probes are answered meanwhile."""
+
+        def load() -> Catalog:
+            settings = self.settings
+            return Catalog.load(settings.models_dir, default=settings.default_model, provider=settings.provider)
+
+        self._catalog = await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
+        self.metrics.describe(self._catalog)
+        logger.info("%d bundles served, %d refused", len(self._catalog.bundles), len(self._catalog.refused))
+
+    @property
+    def catalog(self) -> Catalog:
+        """The bundles.
+
+        Raises:
+            NotReady: while they are being loaded.
+        """
+        if self._catalog is None:
+            raise NotReady("bundles are being loaded; ask again in a moment")
+        return self._catalog
+
+    def check_ready(self) -> None:
+        """Pass if requests should be sent here.
+
+        Raises:
+            NotReady: while loading or draining, and if no bundle can be served.
+        """
+        if self.draining:
+            raise NotReady("draining: this replica is about to stop")
+        if not self.catalog.bundles:
+            raise NotReady(self.catalog.why_empty())

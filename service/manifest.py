@@ -1,0 +1,143 @@
+"""What a bundle says about itself: the contract between `training`, which writes it, and `service`, which reads it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import InvalidBundle
+from service.latents import Scheme
+
+MANIFEST_FILE = "manifest.json"
+GENERATOR_FILE = "generator.onnx"
+SAMPLES_FILE = "samples.png"
+
+Task = Literal["generate", "translate", "enhance", "predict"]
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Section(BaseModel):
+    """Base of everything in a manifest: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Latent(Section):
+    """How a seed becomes z, the float32 input [N, z_dim] of the graph."""
+
+    z_dim: int = Field(ge=1, le=65536)
+    scheme: Scheme = "philox"
+    truncation: Literal["z", "w"] | None = Field(
+        default=None, description="what the graph's input `psi` scales, or null if the graph has no such input"
+    )
+
+
+class Picture(Section):
+    """uint8 pictures [N, height, width, channels], 0 black to 255 white, sRGB or grey."""
+
+    kind: Literal["picture"] = "picture"
+    height: int | None = Field(ge=1, le=8192, description="pixels; null if any height is taken")
+    width: int | None = Field(ge=1, le=8192, description="pixels; null if any width is taken")
+    channels: Literal[1, 3]
+    multiple_of: int = Field(default=1, ge=1, description="height and width must be multiples of this")
+
+
+class DataSource(Section):
+    """A data set that the generator was trained on."""
+
+    name: str
+    version: str
+    licence: str
+    homepage: str
+    size: int = Field(ge=1, description="items the generator saw; held-out items are not among them")
+
+
+class Metric(Section):
+    """One measured number, readable on its own."""
+
+    value: float
+    better: Literal["higher", "lower"]
+    n: int = Field(ge=1, description="samples that it was measured on")
+    floor: dict[str, float] = Field(
+        default_factory=dict, description="the same number for real against real, by the kind of split"
+    )
+    ceiling: float | None = Field(default=None, description="the same number for the worst imitation tried")
+    judge: str | None = Field(default=None, description="first 12 hex digits of the judging network's sha256")
+
+
+class Golden(Section):
+    """A sample that every faithful runtime makes again."""
+
+    seed: int = Field(ge=0, lt=2**64)
+    label: int | None = Field(ge=0)
+    pixels_sha256: Sha256 = Field(description="of the uint8 array's bytes in C order")
+
+
+class Manifest(Section):
+    """`manifest.json`: with the files it lists, the whole truth about one generator."""
+
+    schema_version: Literal[1] = 1
+    name: ModelName
+    version: str = Field(min_length=1, max_length=64)
+    task: Task
+    sha256: dict[FileName, Sha256] = Field(description="of every other file of the bundle")
+    latent: Latent | None = None
+    classes: tuple[str, ...] | None = Field(default=None, min_length=1, description="names in label order")
+    input: Picture | None = None
+    output: Picture
+    recipe: dict[str, Any] = Field(description="resolved: every default is written out")
+    data: tuple[DataSource, ...]
+    licence: str
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    golden: tuple[Golden, ...] = ()
+    created_with: dict[str, str]
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Manifest":
+        if GENERATOR_FILE not in self.sha256:
+            raise ValueError(f"sha256 does not list {GENERATOR_FILE}")
+        if self.task == "generate" and self.latent is None:
+            raise ValueError("a bundle whose task is generate needs a latent")
+        if self.task != "generate" and self.input is None:
+            raise ValueError(f"a bundle whose task is {self.task} needs an input")
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes holds a name twice")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Sha256 over all that a picture depends on besides seed, class and psi; metrics and prose do not change it."""
+        facts = self.model_dump(mode="json", include={"latent", "classes", "output"})
+        canonical = json.dumps({"generator": self.sha256[GENERATOR_FILE], **facts}, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @classmethod
+    def read(cls, directory: Path) -> "Manifest":
+        """The manifest of a bundle's directory.
+
+        Raises:
+            InvalidBundle: if there is none, or it breaks the schema; the message says where.
+        """
+        path = directory / MANIFEST_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise InvalidBundle(f"cannot read {MANIFEST_FILE}: {error.strerror}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the document"
+            raise InvalidBundle(f"{MANIFEST_FILE} is invalid at {where}: {first['msg']}") from error
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,28 @@
+"""The header `Accept` (RFC 9110, section 12.5.1)."""
+
+
+def quality(accept: str, media_type: str) -> float:
+    """How welcome a media type is: 0 (refused) to 1. The most specific range that matches decides.
+
+    Ranges that are not well formed are passed over; parameters other than `q` are ignored.
+    """
+    found = {range_: q for range_, q in map(_parse, accept.split(",")) if q is not None}
+    kind = media_type.split("/", maxsplit=1)[0]
+    for range_ in (media_type, f"{kind}/*", "*/*"):
+        if range_ in found:
+            return found[range_]
+    return 0.0
+
+
+def _parse(element: str) -> tuple[str, float | None]:
+    """A range and its q, None if that is no number from 0 to 1."""
+    range_, *parameters = (part.strip().lower() for part in element.split(";"))
+    q = 1.0
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name == "q":
+            try:
+                q = float(value)
+            except ValueError:
+                return range_, None
+    return range_, q if 0 <= q <= 1 else None

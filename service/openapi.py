@@ -1,0 +1,172 @@
+"""The contract as OpenAPI 3.1, made from the models in `schemas.py` and the errors in `errors.py`."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from service import __version__
+from service.errors import (
+    DeadlineExceeded,
+    GaneryError,
+    InvalidValue,
+    MalformedRequest,
+    ModelFailure,
+    NotAcceptable,
+    NotFound,
+    NotReady,
+    TooLarge,
+    UnknownModel,
+    UnsupportedMediaType,
+    WrongTask,
+)
+from service.formats import FORMATS
+from service.problems import MEDIA_TYPE
+from service.schemas import GenerateRequest, ModelCard, ModelList, Problem, Status
+
+JsonObject = dict[str, Any]
+
+EXAMPLES: dict[type[GaneryError], GaneryError] = {
+    MalformedRequest: MalformedRequest("the body is not JSON: EOF while parsing a value at line 1 column 0"),
+    NotFound: NotFound("nothing is at /generates; the routes stand in /openapi.json"),
+    UnknownModel: UnknownModel("unknown model 'digit'; available: digits, fashion", choices=["digits", "fashion"]),
+    NotAcceptable: NotAcceptable("Accept: text/html takes nothing that this route makes; it makes image/png, ..."),
+    WrongTask: WrongTask("model 'denoiser' does 'enhance'; this route asks for 'generate'"),
+    TooLarge: TooLarge("the body is larger than 65536 bytes"),
+    UnsupportedMediaType: UnsupportedMediaType("Content-Type is text/plain; send application/json"),
+    InvalidValue: InvalidValue("/seed: Input should be greater than or equal to 0; got -1", pointer="/seed"),
+    ModelFailure: ModelFailure("the generator failed"),
+    NotReady: NotReady("bundles are being loaded; ask again in a moment"),
+    DeadlineExceeded: DeadlineExceeded("no answer within 30 seconds; ask for less, or again later"),
+}
+ALWAYS: tuple[type[GaneryError], ...] = (ModelFailure, DeadlineExceeded)
+NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "description": "from GET /models"}
+REQUEST_ID = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    "description": "kept if it fits the pattern, else drawn; the answer tells it",
+}
+
+
+@cache
+def document() -> str:
+    """The document, as JSON."""
+    return json.dumps(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "Ganery",
+                "version": __version__,
+                "description": "Pictures from generators. A picture is a function of bundle digest, seed, class and "
+                "truncation, and of nothing else.",
+            },
+            "paths": _paths(),
+            "components": {"schemas": _schemas()},
+        }
+    )
+
+
+def _paths() -> JsonObject:
+    picture: JsonObject = {"type": "string", "contentEncoding": "binary"}
+    pictures = {format_.media_type: {"schema": picture} for format_ in FORMATS.values()}
+    text = {"type": "string"}
+    return {
+        "/generate": {
+            "post": _operation(
+                "One seed, one picture",
+                "generate",
+                pictures,
+                (
+                    MalformedRequest,
+                    UnknownModel,
+                    NotAcceptable,
+                    WrongTask,
+                    TooLarge,
+                    UnsupportedMediaType,
+                    InvalidValue,
+                    NotReady,
+                ),
+                headers={
+                    "X-Seed": "the seed, drawn or given",
+                    "X-Model": "the model that made the picture",
+                    "X-Sample-Id": "addresses this picture: g1.<digest>.<seed>.<label>.<truncation * 1000>",
+                    "Server-Timing": "milliseconds for `generate` and `encode`",
+                },
+                requestBody={"required": True, "content": {"application/json": {"schema": _ref(GenerateRequest)}}},
+            )
+        },
+        "/models": {"get": _operation("What is served", "models", _json(ModelList), (NotReady,))},
+        "/models/{name}": {
+            "get": _operation("One model", "model", _json(ModelCard), (UnknownModel, NotReady), parameters=[NAME])
+        },
+        "/models/{name}/samples.png": {
+            "get": _operation(
+                "A sheet of samples",
+                "samples",
+                {"image/png": {"schema": picture}},
+                (UnknownModel, NotReady),
+                parameters=[NAME],
+            )
+        },
+        "/livez": {"get": _operation("The process answers", "livez", _json(Status), ())},
+        "/readyz": {"get": _operation("Whether to send requests here", "readyz", _json(Status), (NotReady,))},
+        "/metrics": {"get": _operation("For Prometheus", "metrics", {"text/plain": {"schema": text}}, ())},
+        "/openapi.json": {
+            "get": _operation("This document", "openapi", {"application/json": {"schema": {"type": "object"}}}, ())
+        },
+        "/docs": {"get": _operation("This document, to read", "docs", {"text/html": {"schema": text}}, ())},
+        "/": {"get": _operation("The playground", "playground", {"text/html": {"schema": text}}, ())},
+    }
+
+
+def _operation(
+    summary: str,
+    operation_id: str,
+    content: JsonObject,
+    problems: Sequence[type[GaneryError]],
+    *,
+    headers: dict[str, str] | None = None,
+    parameters: Sequence[JsonObject] = (),
+    **more: Any,
+) -> JsonObject:
+    described = {name: {"description": text, "schema": {"type": "string"}} for name, text in (headers or {}).items()}
+    good = {"description": "OK", "headers": described, "content": content}
+    return {
+        "summary": summary,
+        "operationId": operation_id,
+        "parameters": [*parameters, REQUEST_ID],
+        **more,
+        "responses": {"200": good, **{str(int(p.status)): _problem(p) for p in (*problems, *ALWAYS)}},
+    }
+
+
+def _problem(kind: type[GaneryError]) -> JsonObject:
+    example = {**EXAMPLES[kind].problem(), "request_id": "8d1c6e0f2b7a4953"}
+    assert kind.__doc__ is not None
+    return {
+        "description": kind.__doc__,
+        "headers": {name: {"schema": {"type": "string"}} for name in kind.headers},
+        "content": {MEDIA_TYPE: {"schema": _ref(Problem), "example": example}},
+    }
+
+
+def _json(model: type) -> JsonObject:
+    return {"application/json": {"schema": _ref(model)}}
+
+
+def _ref(model: type) -> JsonObject:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def _schemas() -> JsonObject:
+    asked: list[tuple[type[BaseModel], JsonSchemaMode]] = [(GenerateRequest, "validation")]
+    answered: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (answer, "serialization") for answer in (ModelList, ModelCard, Status, Problem)
+    ]
+    _, document = models_json_schema([*asked, *answered], ref_template="#/components/schemas/{model}")
+    schemas: JsonObject = document["$defs"]
+    return schemas

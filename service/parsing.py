@@ -1,0 +1,92 @@
+"""Bodies to requests: a size, a type, JSON, a schema; the first thing wrong is the answer."""
+
+import json
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, from_json
+from starlette.requests import Request
+
+from service.errors import InvalidValue, MalformedRequest, TooLarge, UnsupportedMediaType
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+async def parse(request: Request, schema: type[Schema], *, max_bytes: int) -> Schema:
+    """Read a JSON body and check it.
+
+    Raises:
+        UnsupportedMediaType: if the body is not plain `application/json`.
+        TooLarge: if it is longer than `max_bytes`, whatever Content-Length says.
+        MalformedRequest: if it is not JSON; NaN, infinities and absurd nesting are not.
+        InvalidValue: if it breaks the schema.
+    """
+    media_type = request.headers.get("content-type", "none").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaType(f"Content-Type is {media_type[:100]}; send application/json")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding is {encoding[:100]}; send the body as it is")
+    body = await _read(request, max_bytes)
+    try:
+        payload = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise MalformedRequest(f"the body is not JSON: {error}; send an object, for example {{}}") from None
+    if not isinstance(payload, dict):
+        raise InvalidValue(f"the body is {_shown(payload)}; send an object, for example {{}}", pointer="")
+    try:
+        return schema.model_validate(payload)
+    except ValidationError as error:
+        raise _invalid_value(error.errors(include_url=False), payload, schema) from None
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    too_large = TooLarge(f"the body is larger than {max_bytes} bytes")
+    # Refused by its announcement, before a byte of it is read; the count below is what is relied on.
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
+def _invalid_value(errors: list[ErrorDetails], payload: object, schema: type[BaseModel]) -> InvalidValue:
+    """The first member that is wrong, with all that is wrong about it: a union has one complaint for each branch."""
+    first = errors[0]
+    if first["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in schema.model_fields.items()]
+        return InvalidValue(
+            f"unknown member {_shown(first['loc'][-1])}; known: {', '.join(known)}",
+            pointer=_pointer(first["loc"]),
+            choices=known,
+        )
+    pointer = _pointer(_existing(first["loc"], payload))
+    complaints = [e["msg"] for e in errors if _pointer(_existing(e["loc"], payload)) == pointer]
+    return InvalidValue(f"{pointer}: {', or: '.join(complaints)}; got {_shown(first['input'])}", pointer=pointer)
+
+
+def _existing(loc: Iterable[Any], payload: Any) -> list[Any]:
+    """The part of pydantic's location that is in the payload; behind it come the names of a union's branches."""
+    path = []
+    for key in loc:
+        in_object = isinstance(payload, dict) and key in payload
+        in_array = isinstance(payload, list) and isinstance(key, int)
+        if not in_object and not in_array:
+            break
+        payload = payload[key]
+        path.append(key)
+    return path
+
+
+def _pointer(path: Iterable[int | str]) -> str:
+    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in path)
+
+
+def _shown(value: Any, most: int = 80) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -1,0 +1,66 @@
+"""Every failure leaves as application/problem+json (RFC 9457). The one place where exceptions become answers."""
+
+import json
+import logging
+from typing import NoReturn
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import GaneryError, MethodNotAllowed, ModelFailure, NotFound
+
+MEDIA_TYPE = "application/problem+json"
+
+logger = logging.getLogger(__name__)
+
+
+class ProblemMiddleware:
+    """Answers exceptions with problems. A failure of ours is logged with its traceback, a client's mistake is not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = scope["state"]["request_id"]
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except ClientDisconnect:
+            return  # nobody is left to answer
+        except Exception as error:
+            if not isinstance(error, GaneryError) or isinstance(error, ModelFailure):
+                logger.exception("request %s failed", request_id)
+            if started:
+                raise  # the server cuts the connection: a picture that stops half way must not look whole
+            problem = error if isinstance(error, GaneryError) else GaneryError("the service failed; its log says why")
+            await problem_response(problem, request_id)(scope, receive, send)
+
+
+def problem_response(error: GaneryError, request_id: str) -> Response:
+    """The answer for an error."""
+    # ASCII, so that whatever text a message quotes can be encoded.
+    body = json.dumps({**error.problem(), "request_id": request_id})
+    return Response(body, status_code=error.status, media_type=MEDIA_TYPE, headers=dict(error.headers))
+
+
+async def as_ganery_error(request: Request, error: Exception) -> NoReturn:
+    """Starlette's handler for its own HTTPException: what its router refuses becomes one of ours."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == NotFound.status:
+        raise NotFound(f"nothing is at {request.url.path[:200]}; the routes stand in /openapi.json")
+    if error.status_code == MethodNotAllowed.status:
+        # Sorted, for Starlette joins a set; its static files tell no methods at all.
+        allowed = (error.headers or {}).get("Allow", "GET, HEAD").split(", ")
+        raise MethodNotAllowed(request.method, allowed=", ".join(sorted(allowed)))
+    raise error

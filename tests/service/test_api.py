@@ -1,0 +1,179 @@
+"""The real thing: `bentoml serve` in processes of its own, on loopback."""
+
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60  # seconds; a busy machine is no failure
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
+
+    def wait_for(self, text: str) -> None:
+        """Ask /readyz until it says so."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if text in self.client.get("/readyz").text:
+                    return
+            except httpx2.TransportError:
+                pass  # not listening yet
+            time.sleep(0.05)
+        pytest.fail(f"/readyz never said {text!r}: {self.log.read_text()}")
+
+    def send_head(self, length: int) -> socket.socket:
+        """Begin a POST /generate, and leave its body to come."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        head = (
+            f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        )
+        connection.sendall(head.encode())
+        return connection
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+
+@contextmanager
+def serving(home: Path, models: Path, **settings: str) -> Iterator[Server]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SERVICE_", "BENTOML_"))}
+    environment |= {
+        "BENTOML_DO_NOT_TRACK": "true",
+        "BENTOML_HOME": str(home / "bentoml"),
+        "SERVICE_MODELS_DIR": str(models),
+        "SERVICE_PROVIDER": "cpu",
+        **settings,
+    }
+    command = [Path(sys.executable).with_name("bentoml"), "serve", "service.api:Ganery"]
+    log = home / "log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=ROOT,
+            env=environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+        server = Server(process, port, log)
+        try:
+            with server.client:
+                yield server
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("server")
+    with serving(home, models, SERVICE_MAX_BODY_BYTES="1000", SERVICE_DEADLINE_SECONDS="2") as server:
+        server.wait_for('"ready"')
+        yield server
+
+
+def is_problem(response: httpx2.Response, status: int) -> bool:
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["x-request-id"] == response.json()["request_id"]
+    assert response.json()["status"] == response.status_code == status
+    return True
+
+
+def test_a_picture_comes_out(server):
+    response = server.client.post("/generate", json={"seed": 42, "class": "two"})
+    assert response.headers["x-model"] == "digits"
+    assert Image.open(io.BytesIO(response.content)).size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("GET", "/generate", 405), ("POST", "/readyz", 405)]
+    + [("GET", path, 404) for path in ("/healthz", "/docs.json", "/schema.json", "/static_content/index.css")],
+)
+def test_errors_are_ours_and_none_is_bentomls(server, method, path, status):
+    assert is_problem(server.client.request(method, path), status)
+
+
+def test_bodies_are_bounded_with_and_without_a_length(server):
+    headers = {"Content-Type": "application/json"}
+    assert is_problem(server.client.post("/generate", content=b" " * 1001, headers=headers), 413)
+    assert is_problem(server.client.post("/generate", content=iter([b" " * 600] * 2), headers=headers), 413)
+
+
+def test_the_deadline_is_ours_and_not_bentomls(server):
+    with server.send_head(length=10) as connection:
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    assert b"content-type: application/problem+json" in answer
+    assert b"urn:ganery:problem:deadline-exceeded" in answer
+
+
+def test_metrics_are_ours(server):
+    for i in range(5):
+        server.client.get(f"/random/{i}")
+    exposition = server.client.get("/metrics").text
+    assert re.search(r'^ganery_requests_total\{model="",route="unmatched",status="404"\} ', exposition, re.MULTILINE)
+    assert "random" not in exposition
+    assert "bentoml" not in exposition
+
+
+def test_another_process_makes_the_same_picture_and_stops_when_it_is_done(server, tmp_path, models):
+    ask = b'{"model": "digits", "seed": 9, "class": 1, "truncation": 0.5}'
+    expected = server.client.post("/generate", content=ask, headers={"Content-Type": "application/json"}).content
+    with serving(tmp_path, models, SERVICE_DRAIN_SECONDS="1.5") as other:
+        other.wait_for('"ready"')
+        with other.send_head(len(ask)) as connection:
+            connection.sendall(ask[:10])
+            other.process.send_signal(signal.SIGTERM)
+            other.wait_for("draining")  # and still takes connections
+            other.client.close()
+            time.sleep(2)
+            assert other.process.poll() is None  # it waits for the request in flight
+            connection.sendall(ask[10:])
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(expected)
+        assert other.process.wait(PATIENCE) == 0
+        assert "Traceback" not in other.log.read_text()
+
+
+def test_a_bad_setting_is_one_line_and_an_end(tmp_path, models):
+    with serving(tmp_path, models, SERVICE_PROVIDER="gpu") as server:
+        assert server.process.wait(PATIENCE) == 1
+        assert server.log.read_text() == (
+            "SERVICE_PROVIDER='gpu' is not usable: Input should be 'auto', 'cpu' or 'cuda'\n"
+        )
+
+
+def test_without_a_good_bundle_it_lives_and_is_not_ready(tmp_path):
+    with serving(tmp_path, tmp_path / "nothing") as server:
+        server.wait_for("no bundle was found")
+        assert is_problem(server.client.get("/readyz"), 503)
+        assert server.client.get("/livez").status_code == 200
+        assert server.stop() == 0

@@ -1,0 +1,86 @@
+import json
+
+import jsonschema
+import pytest
+from starlette.routing import Route
+
+from service.errors import GaneryError
+from service.openapi import EXAMPLES, document
+from service.routes import ROUTES
+from service.schemas import GenerateRequest
+
+DOCUMENT = json.loads(document())
+OPERATIONS = [
+    (path, method, operation) for path, methods in DOCUMENT["paths"].items() for method, operation in methods.items()
+]
+
+
+def references(value):
+    if isinstance(value, dict):
+        yield from [value["$ref"]] if "$ref" in value else []
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def with_components(schema):
+    return {**schema, "components": DOCUMENT["components"]}
+
+
+def test_every_route_is_documented():
+    routes = {(route.path, min(route.methods - {"HEAD"}).lower()) for route in ROUTES if isinstance(route, Route)}
+    assert routes == {(path, method) for path, method, _ in OPERATIONS}
+
+
+def test_every_reference_leads_somewhere():
+    names = {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
+    assert set(references(DOCUMENT)) <= names
+
+
+@pytest.mark.parametrize("name", DOCUMENT["components"]["schemas"])
+def test_schemas_are_json_schema(name):
+    jsonschema.Draft202012Validator.check_schema(DOCUMENT["components"]["schemas"][name])
+
+
+def test_every_error_with_a_status_of_its_own_is_documented():
+    documented = {int(status) for _, _, operation in OPERATIONS for status in operation["responses"]}
+    kinds = [kind for kind in EXAMPLES if issubclass(kind, GaneryError)]
+    assert {int(kind.status) for kind in kinds} | {200} == documented
+
+
+@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
+def test_every_problem_has_an_example_that_fits(path, method, operation):
+    for status, answer in operation["responses"].items():
+        if status != "200":
+            problem = answer["content"]["application/problem+json"]
+            jsonschema.validate(problem["example"], with_components(problem["schema"]))
+            assert problem["example"]["status"] == int(status)
+
+
+def test_request_examples_are_valid():
+    for example in DOCUMENT["components"]["schemas"]["GenerateRequest"]["examples"]:
+        GenerateRequest.model_validate(example)
+
+
+def test_operation_ids_are_unique():
+    ids = [operation["operationId"] for _, _, operation in OPERATIONS]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("path", "template"),
+    [("/models", "/models"), ("/models/digits", "/models/{name}"), ("/readyz", "/readyz"), ("/livez", "/livez")],
+)
+def test_answers_are_as_documented(serve, plain, digits, path, template):
+    with serve() as client:
+        answer = client.get(path).json()
+    schema = DOCUMENT["paths"][template]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.validate(answer, with_components(schema))
+
+
+def test_problems_are_as_documented(serve, plain):
+    with serve() as client:
+        problems = [client.get("/nothing"), client.post("/generate", json={"seed": -1}), client.get("/generate")]
+    for problem in problems:
+        jsonschema.validate(problem.json(), with_components({"$ref": "#/components/schemas/Problem"}))

@@ -1,0 +1,107 @@
+import pytest
+from starlette.requests import Request
+
+from service.errors import InvalidValue, MalformedRequest, TooLarge, UnsupportedMediaType
+from service.parsing import parse
+from service.schemas import GenerateRequest
+
+pytestmark = pytest.mark.anyio
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+def request(*chunks, headers=JSON):
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages.append({"type": "http.request", "body": b"", "more_body": False})
+
+    async def receive():
+        return messages.pop(0)
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "method": "POST", "path": "/", "headers": raw}, receive)
+
+
+async def test_reads_in_pieces():
+    ask = await parse(request(b'{"seed"', b': 7, "class": "two"}'), GenerateRequest, max_bytes=100)
+    assert (ask.seed, ask.class_, ask.truncation) == (7, "two", 1)
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
+async def test_takes_json_with_parameters(content_type):
+    await parse(request(b"{}", headers={"content-type": content_type}), GenerateRequest, max_bytes=100)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"content-type": "text/plain"},
+        {"content-type": "multipart/form-data"},
+        {"content-type": "application/vnd.bentoml+pickle"},
+        {**JSON, "content-encoding": "gzip"},
+    ],
+)
+async def test_takes_nothing_else(headers):
+    with pytest.raises(UnsupportedMediaType, match="send"):
+        await parse(request(b"{}", headers=headers), GenerateRequest, max_bytes=100)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"{'seed': 1}",
+        b'{"truncation": NaN}',
+        b'{"truncation": Infinity}',
+        b'{"model": "\\ud800"}',
+        b"[" * 100_000,
+        b'{"seed": ' + b"9" * 100_000 + b"}",
+    ],
+)
+async def test_what_is_not_json_is_malformed(body):
+    with pytest.raises(MalformedRequest, match="not JSON"):
+        await parse(request(body), GenerateRequest, max_bytes=10**6)
+
+
+async def test_counts_bytes_whatever_was_announced():
+    await parse(request(b"{}" + b" " * 98), GenerateRequest, max_bytes=100)
+    with pytest.raises(TooLarge, match="larger than 100 bytes"):
+        await parse(request(b"{}", b" " * 99), GenerateRequest, max_bytes=100)
+    with pytest.raises(TooLarge):
+        await parse(request(headers={**JSON, "content-length": "9" * 100}), GenerateRequest, max_bytes=100)
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "message"),
+    [
+        (b"[]", "", r"the body is \[\]; send an object"),
+        (b'"seed"', "", "send an object"),
+        (b'{"sede": 1}', "/sede", 'unknown member "sede"; known: model, seed, class, truncation, format'),
+        (b'{"a/b~c": 1}', "/a~1b~0c", "unknown member"),
+        (b'{"seed": -1}', "/seed", "greater than or equal to 0; got -1"),
+        (b'{"seed": 18446744073709551616}', "/seed", "less than 18446744073709551616"),
+        (b'{"seed": true}', "/seed", "valid integer; got true"),
+        (b'{"seed": 1.0}', "/seed", "valid integer"),
+        (b'{"seed": "1"}', "/seed", "valid integer"),
+        (b'{"class": true}', "/class", "valid string, or: Input should be a valid integer; got true"),
+        (b'{"class": -1}', "/class", "greater than or equal to 0"),
+        (b'{"class": {"str": 1}}', "/class", "valid string"),
+        (b'{"truncation": 0}', "/truncation", "greater than 0"),
+        (b'{"truncation": 1.01}', "/truncation", "less than or equal to 1"),
+        (b'{"truncation": 1e999}', "/truncation", "got Infinity"),
+        (b'{"truncation": 0.0004}', "/truncation", "at most three decimals"),
+        (b'{"format": "gif"}', "/format", "'png', 'webp' or 'jpeg'; got \"gif\""),
+        (b'{"model": "' + b"m" * 65 + b'"}', "/model", "at most 64 characters"),
+    ],
+)
+async def test_points_at_what_is_wrong(body, pointer, message):
+    with pytest.raises(InvalidValue, match=message) as error:
+        await parse(request(body), GenerateRequest, max_bytes=1000)
+    assert error.value.pointer == pointer

@@ -1,0 +1,94 @@
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+from onnx import TensorProto, helper
+
+from service import runtime
+from service.errors import InvalidBundle, ModelFailure
+from service.runtime import conflicting_builds, open_session
+
+
+def add_graph(weights):
+    """x + weights."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 4])
+    graph = helper.make_graph([helper.make_node("Add", ["x", "weights"], ["out"])], "add", [x], [out], [weights])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
+def test_opens_a_graph_and_says_where_it_runs():
+    session = open_session(add_graph(helper.make_tensor("weights", TensorProto.FLOAT, [4], [1, 2, 3, 4])), "cpu")
+    assert session.get_providers() == ["CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "/etc/hostname"])
+def test_weights_outside_the_graph_are_not_read(tmp_path, monkeypatch, location):
+    (tmp_path / "inner").mkdir()
+    for place in (tmp_path, tmp_path / "inner"):
+        (place / "weights.bin").write_bytes(bytes(16))
+    monkeypatch.chdir(tmp_path / "inner")
+    weights = TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    weights.external_data.add(key="location", value=location)
+    with pytest.raises(InvalidBundle, match="does not load"):
+        open_session(add_graph(weights), "cpu")
+
+
+def test_a_file_that_is_no_graph():
+    with pytest.raises(InvalidBundle, match="does not load"):
+        open_session(b"nonsense", "cpu")
+
+
+def test_cuda_is_not_promised_by_a_build_without_it(monkeypatch):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [runtime.CPU])
+    with pytest.raises(ModelFailure, match="has no CUDA"):
+        open_session(b"", "cuda")
+
+
+class FellBack:
+    """What a GPU build gives on a machine without a GPU: no error, and a session on the CPU."""
+
+    def __init__(self, model, options, providers):
+        self.wanted = [name if isinstance(name, str) else name[0] for name in providers]
+
+    def get_providers(self):
+        return [runtime.CPU]
+
+
+@pytest.fixture
+def _gpu_build_without_gpu(monkeypatch):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [runtime.CUDA, runtime.CPU])
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
+    monkeypatch.setattr("onnxruntime.InferenceSession", FellBack)
+
+
+@pytest.mark.usefixtures("_gpu_build_without_gpu")
+def test_a_silent_fallback_is_an_error_if_cuda_was_asked_for():
+    with pytest.raises(ModelFailure, match="fell back to CPUExecutionProvider"):
+        open_session(b"", "cuda")
+
+
+@pytest.mark.usefixtures("_gpu_build_without_gpu")
+def test_auto_tries_cuda_and_takes_what_there_is():
+    assert open_session(b"", "auto").wanted == [runtime.CUDA, runtime.CPU]
+    assert open_session(b"", "cpu").wanted == [runtime.CPU]
+
+
+def test_two_builds_are_noticed(monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: "1.31.1")
+    assert conflicting_builds() == ["onnxruntime 1.31.1", "onnxruntime-gpu 1.31.1"]
+
+    def only_cpu(name):
+        if name == "onnxruntime":
+            return "1.31.1"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", only_cpu)
+    assert conflicting_builds() == []
+
+
+def test_the_parent_process_does_not_import_onnx_runtime_nor_torch():
+    probe = "import sys, service.api; print({'onnxruntime', 'torch', 'training'} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "set()"

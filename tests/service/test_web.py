@@ -1,0 +1,28 @@
+import re
+
+import pytest
+
+from service.routes import WEB
+
+PAGES = {"/": "index.html", "/docs": "docs.html"}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_may_only_load_from_here(serve, path):
+    with serve() as client:
+        response = client.get(path)
+        assert response.headers["content-type"] == "text/html; charset=utf-8"
+        assert response.headers["content-security-policy"].startswith("default-src 'none'")
+        for asset in re.findall(r'(?:src|href)="(/web/[^"]+)"', response.text):
+            assert client.get(asset).status_code == 200
+
+
+@pytest.mark.parametrize("file", sorted(WEB.iterdir()), ids=lambda file: file.name)
+def test_nothing_comes_from_elsewhere(file):
+    text = file.read_text().replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"https?://|//[a-z]+\.", text)
+
+
+@pytest.mark.parametrize("name", PAGES.values())
+def test_the_policy_has_nothing_to_forbid(name):
+    assert not re.search(r"<style|<script>|\son\w+=|\sstyle=|javascript:", (WEB / name).read_text())

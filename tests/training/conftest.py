@@ -1,0 +1,58 @@
+"""A data set and a recipe so small that a training step takes milliseconds."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.recipe import Recipe, parse_recipe
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "method": "adversarial",
+    "seed": 3,
+    "schedule": {"total_kimg": 0.24, "batch_size": 8, "report_kimg": 0.04, "preview_kimg": 0.08, "save_kimg": 0.08},
+    "compute": {"device": "cpu"},
+    "generator": {"architecture": "dcgan", "z_dim": 4, "embedding_dim": 4, "base_channels": 2},
+    "discriminator": {"architecture": "dcgan", "base_channels": 2, "feature_dim": 8},
+    "objective": {"name": "relativistic"},
+    "penalties": [
+        {"name": "r1", "weight": {"start": 0.2, "end": 0.02}, "every": 2},
+        {"name": "r2", "weight": 0.1},
+    ],
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("GANERY_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 8 x 8 grey pictures: bright above, bright on the left."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for name, bright in {"above": np.s_[:4], "left": np.s_[:, :4]}.items():
+        (root / name).mkdir()
+        for index in range(60):
+            pixels = rng.integers(0, 80, (8, 8), np.uint8)
+            pixels[bright] += 150
+            Image.fromarray(pixels).save(root / name / f"{index:03d}.png")
+    return root
+
+
+@pytest.fixture
+def tables(pictures: Path) -> dict[str, Any]:
+    """The tables of a recipe, free to be changed."""
+    data = {"name": "image-folder", "path": str(pictures), "size": 8, "channels": 1, "held_out": 0.2}
+    return {**copy.deepcopy(TINY), "data": data}
+
+
+@pytest.fixture
+def recipe(tables: dict[str, Any]) -> Recipe:
+    return parse_recipe(tables, "the test's recipe")

@@ -1,0 +1,46 @@
+import pytest
+import torch
+from pydantic import ValidationError
+
+from training.augment import POLICIES, Augment, cutout, translation
+
+IMAGES = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)) + 0.5
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policy_keeps_the_shape_and_lets_gradients_through(name):
+    images = IMAGES.clone().requires_grad_()
+    changed = POLICIES[name](images)
+    assert changed.shape == images.shape
+    assert not torch.equal(changed, images)
+    (gradient,) = torch.autograd.grad(changed.sum(), images)
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+
+
+def test_translation_shifts_by_at_most_an_eighth():
+    spot = torch.zeros(64, 1, 32, 32)
+    spot[:, :, 16, 16] = 1
+    _, _, rows, columns = torch.nonzero(translation(spot), as_tuple=True)
+    assert len(rows) == 64
+    assert (rows - 16).abs().max() == 4
+    assert (columns - 16).abs().max() == 4
+
+
+def test_cutout_leaves_at_least_three_quarters():
+    share = (cutout(IMAGES) == 0).float().mean((1, 2, 3))
+    assert (share > 0).all()
+    assert (share <= 0.25).all()
+
+
+def test_probability_is_the_share_of_changed_images():
+    torch.manual_seed(0)
+    images = IMAGES[:1].expand(2000, -1, -1, -1)
+    changed = Augment(policies=("cutout",), probability=0.3)(images)
+    share = (changed != images).flatten(1).any(1).float().mean()
+    assert share == pytest.approx(0.3, abs=0.04)
+
+
+def test_an_unknown_policy_is_refused_with_the_choices():
+    with pytest.raises(ValidationError, match="unknown augmentation policy 'rotation'; available: colour, cutout"):
+        Augment(policies=("rotation",))

@@ -1,0 +1,75 @@
+"""The commands as a person types them, on data that fit into a second."""
+
+import pytest
+
+from service.manifest import Manifest
+from training import judge as judge_module
+from training.__main__ import EXIT_FAILED, main
+from training.run import Run
+
+
+@pytest.fixture
+def recipe_file(recipe, tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(recipe.to_toml())
+    return path
+
+
+def test_from_recipe_to_bundle(recipe_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(judge_module, "BATCH", 8)
+    run, bundle = str(tmp_path / "run"), str(tmp_path / "models" / "tiny")
+    assert main(["train", str(recipe_file), "--run", run]) == 0
+    assert main(["evaluate", run, "--judged", "40", "--learnt-from", "40"]) == 0
+    measured = capsys.readouterr().out
+    assert "| `fd[judge@" in measured
+    assert main(["export", run, "--to", bundle]) == 0
+    assert "batch   7: at most" in capsys.readouterr().out
+    manifest = Manifest.read(tmp_path / "models" / "tiny")
+    assert "cas" in manifest.metrics
+    assert {"judge.onnx", "progress.webp"} <= manifest.sha256.keys()
+    assert main(["evaluate", bundle, "--judged", "40", "--learnt-from", "40"]) == 0
+    assert capsys.readouterr().out == measured
+
+
+def test_dry_run_prints_the_resolved_recipe_and_does_nothing(recipe_file, recipe, tmp_path, capsys):
+    assert main(["train", str(recipe_file), "--run", str(tmp_path / "run"), "--dry-run"]) == 0
+    assert capsys.readouterr().out == recipe.to_toml()
+    assert not (tmp_path / "run").exists()
+
+
+def test_hours_fit_the_schedule_and_are_kept_on_resume(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.loop.SPEED_TEST_SECONDS", 0.3)
+    command = ["train", str(recipe_file), "--run", str(tmp_path / "run"), "--hours", "0.0003"]
+    assert main(command) == 0
+    length = Run(tmp_path / "run").recipe().schedule.total_kimg
+    assert length != 0.24
+    assert main(command) == 0
+    assert Run(tmp_path / "run").recipe().schedule.total_kimg == length
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        (["train", "absent.toml"], "cannot read absent.toml"),
+        (["export", "absent", "--to", "models/x"], "absent holds no run"),
+        (["evaluate", "absent"], "absent holds no run"),
+        (["data", "fashion"], "unknown data set 'fashion'; available: fashion-mnist, image-folder"),
+        (["data", "image-folder"], "has settings; name the recipe"),
+    ],
+)
+def test_mistakes_end_with_a_sentence_and_a_code(command, complaint, caplog):
+    assert main(command) == EXIT_FAILED
+    assert complaint in caplog.text
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "nan", "soon"])
+def test_hours_that_are_none_are_refused(recipe_file, hours):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", str(recipe_file), "--hours", hours])
+
+
+def test_list_shows_every_choice(capsys):
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert "objective: hinge, non_saturating, relativistic" in shown
+    assert "recipe: fashion" in shown

@@ -1,0 +1,120 @@
+import hashlib
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, Metric, file_sha256
+from training import export as export_module
+from training.__main__ import build
+from training.datasets import Pictures
+from training.export import OnnxSampler, Parity, export
+from training.onnx_file import ExportError, write_onnx
+from training.recipe import parse_recipe
+from training.samples import as_bytes
+
+
+@pytest.fixture
+def method(recipe):
+    return build(recipe, recipe.data.load("train"))
+
+
+def write(recipe, method, target, **settings):
+    return export(recipe, method, target, bundle_version="1", metrics=settings.pop("metrics", {}), **settings)
+
+
+def test_a_bundle_says_everything_about_itself(recipe, method, tmp_path):
+    extra = tmp_path / "progress.webp"
+    Image.new("L", (4, 4)).save(extra)
+    metrics = {"cas": Metric(value=0.9, better="higher", n=10)}
+    parity = write(recipe, method, tmp_path / "models" / "tiny", extra_files=[extra], metrics=metrics)
+    assert [result.batch for result in parity] == [1, 2, 7, 32]
+    assert all(result.holds for result in parity)
+    folder = tmp_path / "models" / "tiny"
+    manifest = Manifest.read(folder)
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"generator.onnx", "manifest.json", "progress.webp", "samples.png"}
+    assert manifest.sha256 == {name: file_sha256(folder / name) for name in files - {MANIFEST_FILE}}
+    assert (manifest.name, manifest.task, manifest.classes) == ("tiny", "generate", ("above", "left"))
+    assert manifest.latent is not None
+    assert (manifest.latent.z_dim, manifest.latent.scheme, manifest.latent.truncation) == (4, "philox", "z")
+    assert (manifest.output.height, manifest.output.width, manifest.output.channels) == (8, 8, 1)
+    assert manifest.recipe == recipe.resolved()
+    assert manifest.metrics == metrics
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]  # no scratch is left
+
+
+def test_a_seed_is_the_same_picture_in_torch_and_in_the_bundle(recipe, method, tmp_path):
+    write(recipe, method, tmp_path / "tiny")
+    manifest = Manifest.read(tmp_path / "tiny")
+    sampler = OnnxSampler(tmp_path / "tiny" / GENERATOR_FILE, manifest.latent)
+    seeds, labels = np.arange(6, dtype=np.uint64), np.array([0, 1] * 3)
+    expected = as_bytes(method.sample(seeds.tolist(), labels.tolist())).numpy()
+    assert np.abs(sampler(seeds, labels).astype(int) - expected).max() <= 1
+    golden = manifest.golden[0]
+    (pixels,) = sampler(np.array([golden.seed], np.uint64), np.array([golden.label]))
+    assert hashlib.sha256(pixels.tobytes()).hexdigest() == golden.pixels_sha256
+
+
+def test_the_graph_truncates_and_names_nothing_of_this_machine(recipe, method, tmp_path):
+    write(recipe, method, tmp_path / "tiny")
+    content = (tmp_path / "tiny" / GENERATOR_FILE).read_bytes()
+    session = onnxruntime.InferenceSession(content)
+    assert {node.name for node in session.get_inputs()} == {"z", "y", "psi"}
+    z, y = np.ones((2, 4), np.float32), np.zeros(2, np.int64)
+    half_psi = session.run(None, {"z": z, "y": y, "psi": np.full(2, 0.5, np.float32)})[0]
+    half_z = session.run(None, {"z": z / 2, "y": y, "psi": np.ones(2, np.float32)})[0]
+    assert np.array_equal(half_psi, half_z)
+    assert b".py" not in content
+    assert not any(tensor.external_data for tensor in onnx.load_from_string(content).graph.initializer)
+
+
+def test_exporting_twice_gives_the_same_bytes(recipe, method, tmp_path):
+    write(recipe, method, tmp_path / "a" / "tiny")
+    write(recipe, method, tmp_path / "b" / "tiny")
+    for name in (GENERATOR_FILE, MANIFEST_FILE):
+        assert (tmp_path / "a" / "tiny" / name).read_bytes() == (tmp_path / "b" / "tiny" / name).read_bytes()
+
+
+def test_a_bundle_that_disagrees_with_torch_is_not_written(recipe, method, tmp_path, monkeypatch):
+    write(recipe, method, tmp_path / "tiny")
+    before = (tmp_path / "tiny" / MANIFEST_FILE).read_bytes()
+    monkeypatch.setattr(export_module, "check_parity", lambda *_: [Parity(2, levels=9, share=0.5)])
+    with pytest.raises(ExportError, match="at most 9 level"):
+        write(recipe, method, tmp_path / "tiny")
+    assert (tmp_path / "tiny" / MANIFEST_FILE).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("levels", "share", "holds"), [(0, 0.0, True), (1, 0.001, True), (1, 0.0011, False), (2, 0.0001, False)]
+)
+def test_parity_is_one_level_on_a_thousandth(levels, share, holds):
+    assert Parity(2, levels, share).holds is holds
+
+
+class Noisy(nn.Module):
+    def forward(self, z):
+        return z + torch.randn_like(z)
+
+
+def test_randomness_inside_the_graph_is_refused(tmp_path):
+    with pytest.raises(ExportError, match="RandomNormalLike"):
+        write_onnx(Noisy(), {"z": torch.zeros(2, 3)}, ["pixels"], tmp_path / "noisy.onnx")
+    assert not (tmp_path / "noisy.onnx").exists()
+
+
+def test_an_unconditional_generator_has_no_input_y(tables, tmp_path):
+    recipe = parse_recipe(tables, "the recipe")
+    data = recipe.data.load("train")
+    plain = build(recipe, Pictures(data.pixels, torch.zeros_like(data.labels), ()))
+    write(recipe, plain, tmp_path / "plain")
+    manifest = json.loads((tmp_path / "plain" / MANIFEST_FILE).read_text())
+    assert manifest["classes"] is None
+    session = onnxruntime.InferenceSession((tmp_path / "plain" / GENERATOR_FILE).read_bytes())
+    assert [node.name for node in session.get_inputs()] == ["z", "psi"]

@@ -1,0 +1,174 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from training import loop
+from training.__main__ import build
+from training.methods import AbstractMethod
+from training.recipe import Recipe, parse_recipe
+from training.run import Run, RunError
+
+BUILD_AND_TRAIN = "import sys; from training.__main__ import main; sys.exit(main(sys.argv[1:]))"
+
+
+def train(recipe: Recipe, run: Run, method: AbstractMethod | None = None) -> AbstractMethod:
+    data = recipe.data.load("train")
+    method = method or build(recipe, data)
+    if not run.exists():
+        run.create(recipe)
+    loop.train(recipe, data, method, run)
+    return method
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    state = run.load_state()
+    assert state is not None
+    return {
+        f"{network}.{name}": tensor
+        for network, tensors in state["method"]["networks"].items()
+        for name, tensor in tensors.items()
+    }
+
+
+def assert_same_weights(run: Run, other: Run) -> None:
+    ours, theirs = weights(run), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+class StopsAt:
+    """A method that asks its own process to stop after some steps, or makes numbers bad."""
+
+    def __init__(self, method: AbstractMethod, action, at: int) -> None:
+        self._method, self._action, self._at, self._steps = method, action, at, 0
+
+    def __getattr__(self, name):
+        return getattr(self._method, name)
+
+    def step(self, draw, progress):
+        scalars = self._method.step(draw, progress)
+        self._steps += 1
+        if self._steps == self._at:
+            self._action(self._method)
+        return scalars
+
+
+@pytest.fixture
+def uninterrupted(recipe, tmp_path) -> Run:
+    run = Run(tmp_path / "uninterrupted")
+    train(recipe, run)
+    return run
+
+
+def test_a_run_leaves_everything_behind(uninterrupted):
+    lines = [json.loads(line) for line in uninterrupted.metrics_file.read_text().splitlines()]
+    assert [line["nimg"] for line in lines] == [40, 80, 120, 160, 200, 240]
+    assert {"loss/discriminator", "loss/generator", "logits/real", "logits/fake", "samples/diversity"} <= lines[
+        0
+    ].keys()
+    assert [int(sheet.stem) for sheet in uninterrupted.sheets()] == [0, 80, 160, 240]
+    with Image.open(uninterrupted.animation_file) as animation:
+        assert animation.n_frames > 1
+    assert list(uninterrupted.tensorboard.glob("events*"))
+    assert uninterrupted.recipe().schedule.total_kimg == 0.24
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", [3, 13, 20])
+def test_stopped_and_started_again_is_as_never_stopped(recipe, tmp_path, uninterrupted, number, at):
+    run = Run(tmp_path / "stopped")
+    method = build(recipe, recipe.data.load("train"))
+    stopping = StopsAt(method, lambda _: signal.raise_signal(number), at)
+    with pytest.raises(loop.TrainingStopped, match="the same command goes on"):
+        train(recipe, run, stopping)
+    train(recipe, run)
+    assert_same_weights(run, uninterrupted)
+    numbers = [json.loads(line)["nimg"] for line in run.metrics_file.read_text().splitlines()]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == 240
+
+
+def test_killed_and_started_again_is_as_never_killed(recipe, tmp_path, uninterrupted):
+    recipe_file = tmp_path / "tiny.toml"
+    recipe_file.write_text(recipe.to_toml())
+    run = Run(tmp_path / "killed")
+    command = [sys.executable, "-c", BUILD_AND_TRAIN, "train", str(recipe_file), "--run", str(run.path)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (run.previews / "0000000080.png").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    train(recipe, run)
+    assert_same_weights(run, uninterrupted)
+
+
+def test_a_finished_run_is_left_alone(recipe, uninterrupted):
+    before = weights(uninterrupted)
+    train(recipe, uninterrupted)
+    after = weights(uninterrupted)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def poison(method: AbstractMethod) -> None:
+    with torch.no_grad():
+        next(method.generator.parameters()).fill_(torch.nan)
+
+
+def test_nan_returns_once_to_the_last_good_state(recipe, tmp_path, caplog):
+    run = Run(tmp_path / "run")
+    method = StopsAt(build(recipe, recipe.data.load("train")), poison, at=14)
+    train(recipe, run, method)
+    assert "returned to 80 images" in caplog.text
+    assert all(tensor.isfinite().all() for tensor in weights(run).values())
+    state = run.load_state()
+    assert state is not None
+    assert (state["nimg"], state["rollbacks"]) == (240, 1)
+
+
+def test_nan_again_ends_the_run_and_keeps_the_good_state(recipe, tmp_path):
+    run = Run(tmp_path / "run")
+
+    class AlwaysBad(StopsAt):
+        def step(self, draw, progress):
+            scalars = self._method.step(draw, progress)
+            if progress.nimg >= 88:
+                poison(self._method)
+            return scalars
+
+    with pytest.raises(loop.TrainingDiverged, match="lower learning rate"):
+        train(recipe, run, AlwaysBad(build(recipe, recipe.data.load("train")), None, 0))
+    assert all(tensor.isfinite().all() for tensor in weights(run).values())
+    # And the same command again does not begin to loop.
+    with pytest.raises(loop.TrainingDiverged):
+        train(recipe, run, AlwaysBad(build(recipe, recipe.data.load("train")), None, 0))
+
+
+def test_two_processes_cannot_train_in_one_directory(tmp_path):
+    run = Run(tmp_path / "run")
+    with run.locked(), pytest.raises(RunError, match="another process"), Run(run.path).locked():
+        pass
+
+
+def test_a_changed_recipe_does_not_go_on_with_the_old_run(recipe, tables, tmp_path, uninterrupted):
+    longer = recipe.lasting(99)
+    uninterrupted.expect(longer)  # --hours may have changed the length
+    tables["objective"] = {"name": "hinge"}
+    with pytest.raises(RunError, match=r"objective\.name: 'relativistic' -> 'hinge'"):
+        uninterrupted.expect(parse_recipe(tables, "the changed one"))
+
+
+def test_the_measured_speed_is_positive_and_spends_no_random_numbers_of_the_run(recipe, monkeypatch):
+    monkeypatch.setattr(loop, "SPEED_TEST_SECONDS", 0.2)
+    data = recipe.data.load("train")
+    assert loop.images_per_second(recipe, data, build(recipe, data)) > 0
+    first = build(recipe, data).generator.stem.weight
+    assert torch.equal(first, build(recipe, data).generator.stem.weight)

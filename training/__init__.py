@@ -1,0 +1,1 @@
+"""Train generators and export them as bundles: recipe + data -> run -> bundle."""

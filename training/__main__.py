@@ -1,0 +1,225 @@
+"""`python -m training`: bring data, train, evaluate, export, list what a recipe can choose from."""
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from service.errors import InvalidBundle
+from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest
+from training import loop
+from training.architectures import DISCRIMINATORS, GENERATORS
+from training.augment import POLICIES
+from training.config import RecipeError, lookup
+from training.datasets import DATASETS, DatasetError, Pictures
+from training.evaluate import Protocol, evaluate, table
+from training.export import OnnxSampler, export
+from training.judge import JUDGE_FILE, Judge, judge_of
+from training.methods import METHODS, AbstractMethod
+from training.objectives import OBJECTIVES
+from training.onnx_file import ExportError, write_onnx
+from training.penalties import PENALTIES
+from training.recipe import Recipe, parse_recipe, read_recipe
+from training.run import Run, RunError
+
+logger = logging.getLogger("training")
+
+EXIT_FAILED = 1
+EXIT_DIVERGED = 3
+EXIT_STOPPED = 130
+
+RECIPES = Path(__file__).parent / "recipes"
+
+REGISTRIES: dict[str, Mapping[str, Any]] = {
+    "method": METHODS,
+    "data set": DATASETS,
+    "generator architecture": GENERATORS,
+    "discriminator architecture": DISCRIMINATORS,
+    "objective": OBJECTIVES,
+    "penalty": PENALTIES,
+    "augmentation policy": POLICIES,
+}
+
+
+def build(recipe: Recipe, data: Pictures) -> AbstractMethod:
+    """The recipe's networks, freshly initialised from its seed."""
+    torch.manual_seed(recipe.seed)
+    return lookup(METHODS, recipe.method, "method")(recipe.components, data, recipe.compute)
+
+
+def restore(run: Run) -> tuple[Recipe, AbstractMethod, int]:
+    """A run's recipe, its networks as they were last saved, and the images seen by then."""
+    recipe = run.recipe()
+    state = run.load_state()
+    if state is None:
+        raise RunError(f"{run.path} has not saved anything yet")
+    method = build(recipe, recipe.data.load("train"))
+    method.load_state_dict(state["method"])
+    return recipe, method, state["nimg"]
+
+
+def bring_data(arguments: argparse.Namespace) -> None:
+    if arguments.name.endswith(".toml"):
+        dataset = read_recipe(Path(arguments.name)).data
+    else:
+        try:
+            dataset = lookup(DATASETS, arguments.name, "data set")()
+        except TypeError as error:
+            raise RecipeError(f"{arguments.name} has settings; name the recipe that holds them instead") from error
+    folder = dataset.bring(arguments.source)
+    card = dataset.card()
+    print(f"{card.name} {card.version}: {card.size:,} training pictures in {folder}")
+    print(f"licence {card.licence}, {card.homepage}")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    recipe = read_recipe(arguments.recipe)
+    if arguments.dry_run:
+        print(recipe.to_toml(), end="")
+        return
+    run = Run(arguments.run or Path("runs") / recipe.name)
+    with run.locked():
+        data = recipe.data.load("train")
+        if run.exists():
+            run.expect(recipe)
+            recipe = run.recipe()
+        else:
+            if arguments.hours is not None:
+                speed = loop.images_per_second(recipe, data, build(recipe, data))
+                recipe = recipe.lasting(speed * arguments.hours * 3.6 * loop.RESERVE)
+                logger.info(
+                    "%.0f images/s: %.0f kimg fit into %g h", speed, recipe.schedule.total_kimg, arguments.hours
+                )
+            run.create(recipe)
+        loop.train(recipe, data, build(recipe, data), run)
+    logger.info("done: python -m training export %s --to models/%s", run.path, recipe.name)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    target: Path = arguments.target
+    if (target / MANIFEST_FILE).exists():
+        manifest = Manifest.read(target)
+        assert manifest.latent is not None
+        recipe = parse_recipe(manifest.recipe, f"the recipe in {target / MANIFEST_FILE}")
+        shown, held_out = _splits(recipe)
+        judge = Judge(target / JUDGE_FILE) if (target / JUDGE_FILE).exists() else judge_of(recipe.data, shown)
+        sampler = OnnxSampler(target / GENERATOR_FILE, manifest.latent)
+        print(table(evaluate(sampler, shown, held_out, judge, _protocol(arguments))))
+        return
+    run = Run(target)
+    recipe, method, nimg = restore(run)
+    shown, held_out = _splits(recipe)
+    judge = judge_of(recipe.data, shown)
+    with tempfile.TemporaryDirectory() as scratch:
+        graph = method.graph()
+        assert graph.latent is not None
+        write_onnx(graph.module, graph.inputs(2), ["pixels"], Path(scratch) / GENERATOR_FILE)
+        sampler = OnnxSampler(Path(scratch) / GENERATOR_FILE, graph.latent)
+        metrics = evaluate(sampler, shown, held_out, judge, _protocol(arguments))
+    run.save_evaluation(nimg, metrics, judge.path)
+    print(table(metrics))
+
+
+def _protocol(arguments: argparse.Namespace) -> Protocol:
+    return Protocol(judged=arguments.judged, learnt_from=arguments.learnt_from)
+
+
+def _splits(recipe: Recipe) -> tuple[Pictures, Pictures]:
+    """(training, held-out) pictures that a judge can be trained on and asked about."""
+    shown = recipe.data.load("train")
+    if not shown.classes:
+        raise DatasetError("the data have no classes, and the judge is a classifier of them")
+    return shown, recipe.data.load("test")
+
+
+def write_bundle(arguments: argparse.Namespace) -> None:
+    run, target = Run(arguments.run), arguments.to
+    recipe, method, nimg = restore(run)
+    metrics = run.evaluation(nimg)
+    if not metrics:
+        logger.warning("no numbers in the bundle: run python -m training evaluate %s first", run.path)
+    extra_files = [path for path in (run.animation_file, run.judge_file) if path.exists()]
+    parity = export(recipe, method, target, bundle_version=arguments.version, metrics=metrics, extra_files=extra_files)
+    print("torch against ONNX Runtime:", *parity, sep="\n  ")
+    print(f"{target}: {sum(file.stat().st_size for file in target.iterdir()) / 1e6:.1f} MB")
+
+
+def show_choices(arguments: argparse.Namespace) -> None:
+    for kind, registry in REGISTRIES.items():
+        print(f"{kind}: {', '.join(sorted(registry))}")
+    print(f"recipe: {', '.join(sorted(path.stem for path in RECIPES.glob('*.toml')))}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training", description="Train generators and export them as bundles."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("data", help="bring a data set to this machine and verify it")
+    command.add_argument("name", help=f"one of {', '.join(DATASETS)}, or a recipe whose data to bring")
+    command.add_argument(
+        "--from", dest="source", type=Path, metavar="PATH", help="a folder that holds the files already"
+    )
+    command.set_defaults(command=bring_data)
+
+    command = commands.add_parser("train", help="start a run, or go on with it: the same command")
+    command.add_argument("recipe", type=Path, help="a TOML file, for example training/recipes/fashion.toml")
+    command.add_argument("--run", type=Path, help="the run's directory (default: runs/NAME)")
+    command.add_argument("--hours", type=_positive, help="fit the schedule to this time, by the speed measured first")
+    command.add_argument("--dry-run", action="store_true", help="print the resolved recipe and do nothing")
+    command.set_defaults(command=train)
+
+    command = commands.add_parser("evaluate", help="measure a run or a bundle on held-out data")
+    command.add_argument("target", type=Path, metavar="RUN_OR_BUNDLE")
+    command.add_argument("--judged", type=int, default=10_000, help="samples shown to the judge (default: %(default)s)")
+    command.add_argument(
+        "--learnt-from", type=int, help="samples for the classification accuracy score (default: as many as real ones)"
+    )
+    command.set_defaults(command=measure)
+
+    command = commands.add_parser("export", help="make a bundle of a run")
+    command.add_argument("run", type=Path)
+    command.add_argument("--to", type=Path, required=True, metavar="models/NAME")
+    command.add_argument("--version", default="1", help="of the bundle (default: %(default)s)")
+    command.set_defaults(command=write_bundle)
+
+    command = commands.add_parser("list", help="what a recipe can choose from")
+    command.set_defaults(command=show_choices)
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of hours")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    with logging_redirect_tqdm():
+        try:
+            arguments.command(arguments)
+        except loop.TrainingStopped as stopped:
+            logger.info("%s", stopped)
+            return EXIT_STOPPED
+        except loop.TrainingDiverged as diverged:
+            logger.error("%s", diverged)
+            return EXIT_DIVERGED
+        except (RecipeError, DatasetError, RunError, ExportError, InvalidBundle) as mistake:
+            logger.error("%s", mistake)
+            return EXIT_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    sys.exit(main())

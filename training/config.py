@@ -1,0 +1,63 @@
+"""Building blocks of strict recipes: sections that refuse unknown keys, and choices out of a registry."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, GetPydanticSchema, TypeAdapter
+from pydantic_core import core_schema
+
+T = TypeVar("T")
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be trained as it stands; the message says where and what is allowed."""
+
+
+class Section(BaseModel):
+    """A table of a recipe: frozen, unknown keys refused. A section belongs to one component."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Component:
+    """Base of what a recipe can choose by name: a frozen dataclass whose fields are the table's other keys."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+def lookup(registry: Mapping[str, T], name: str, kind: str) -> T:
+    """The entry of a registry.
+
+    Raises:
+        RecipeError: if there is none; the message lists the choices.
+    """
+    if name not in registry:
+        raise RecipeError(f"unknown {kind} {name!r}; available: {', '.join(sorted(registry))}")
+    return registry[name]
+
+
+def choice(registry: Mapping[str, type[Component]], kind: str, key: str = "name") -> GetPydanticSchema:
+    """Annotation for a section's field: a table whose `key` names an entry of the registry.
+
+    Use as `objective: Annotated[AbstractObjective, choice(OBJECTIVES, "objective")]`. Validation builds the component
+    from the table's other keys; serialisation writes the table again with every default.
+    """
+
+    def validate(table: Any) -> Any:
+        if isinstance(table, Component):
+            return table
+        if not isinstance(table, Mapping) or not isinstance(table.get(key), str):
+            raise RecipeError(f"needs a `{key}`; available: {', '.join(sorted(registry))}")
+        options = {name: value for name, value in table.items() if name != key}
+        return TypeAdapter(lookup(registry, table[key], kind)).validate_python(options)
+
+    def serialise(component: Any) -> dict[str, Any]:
+        name = next(name for name, entry in registry.items() if type(component) is entry)
+        return {key: name, **dataclasses.asdict(component)}
+
+    return GetPydanticSchema(
+        lambda _source, _handler: core_schema.no_info_plain_validator_function(
+            validate, serialization=core_schema.plain_serializer_function_ser_schema(serialise)
+        )
+    )

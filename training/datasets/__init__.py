@@ -1,0 +1,12 @@
+"""Data sets: each yields tensors and says where it comes from and under which licence."""
+
+from training.datasets.base import AbstractDataset, DatasetError, Pictures, Split
+from training.datasets.fashion_mnist import FashionMNIST
+from training.datasets.image_folder import ImageFolder
+
+DATASETS: dict[str, type[AbstractDataset]] = {
+    "fashion-mnist": FashionMNIST,
+    "image-folder": ImageFolder,
+}
+
+__all__ = ["DATASETS", "AbstractDataset", "DatasetError", "Pictures", "Split"]

@@ -1,0 +1,148 @@
+"""The protocol: what is measured of a generator, on which samples, beside which floor and ceiling.
+
+Everything is measured against the held-out split, by a judge that has seen only the training split. The floor is the
+same number for real pictures, the ceiling for pictures of pure noise; without both, no number means anything.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from service.manifest import Metric
+from training.datasets import Pictures
+from training.judge import Judge, Opinion, as_pixels, train_classifier
+from training.metrics import FEATURE_METRICS, LOWER_IS_BETTER
+
+Sampler = Callable[[NDArray[np.uint64], NDArray[np.int64]], NDArray[np.uint8]]
+"""(seeds [N], labels [N]) -> pixels [N, H, W, C]."""
+
+BATCH = 250
+# Far apart, so that no sample is used for two numbers; and far from the small seeds that people look at.
+FIRST_SEED_TO_JUDGE = 1 << 40
+FIRST_SEED_TO_LEARN_FROM = 1 << 41
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How many samples each number is taken on."""
+
+    judged: int = 10_000
+    """Generated samples for the feature metrics and label accuracy."""
+    learnt_from: int | None = None
+    """Generated samples for the classification accuracy score; None = as many as there are real training pictures."""
+
+
+def evaluate(sampler: Sampler, train: Pictures, test: Pictures, judge: Judge, protocol: Protocol) -> dict[str, Metric]:
+    """Every number of the protocol, by its full name."""
+    real = judge.opinion(as_pixels(test))
+    accuracy = real.accuracy(test.labels.numpy())
+    learnt_from = protocol.learnt_from or len(train)
+    metrics = {
+        "judge_accuracy": Metric(value=accuracy, better="higher", n=len(test), judge=judge.hash),
+        **_feature_metrics(sampler, train=train, test=test, judge=judge, real=real, judged=protocol.judged),
+        "cas": _classification_accuracy(sampler, train, test, learnt_from, accuracy),
+    }
+    return {_full_name(name, metric): metric for name, metric in metrics.items()}
+
+
+def _full_name(name: str, metric: Metric) -> str:
+    return f"{name}[judge@{metric.judge}]" if metric.judge else name
+
+
+def draw(sampler: Sampler, labels: NDArray[np.int64], first_seed: int, title: str) -> NDArray[np.uint8]:
+    """One sample per label, with seeds counting up from `first_seed`."""
+    seeds = np.arange(len(labels), dtype=np.uint64) + np.uint64(first_seed)
+    with tqdm(total=len(labels), desc=title, unit="img", leave=False, disable=None) as bar:
+        parts = []
+        for start in range(0, len(labels), BATCH):
+            parts.append(sampler(seeds[start : start + BATCH], labels[start : start + BATCH]))
+            bar.update(len(parts[-1]))
+    return np.concatenate(parts)
+
+
+def _labels_like(pictures: Pictures, count: int) -> NDArray[np.int64]:
+    """Labels in the proportions of a split."""
+    own = pictures.labels.numpy()
+    return np.resize(own, count) if count > len(own) else own[:count]
+
+
+def _feature_metrics(
+    sampler: Sampler, *, train: Pictures, test: Pictures, judge: Judge, real: Opinion, judged: int
+) -> dict[str, Metric]:
+    labels = _labels_like(test, judged)
+    samples = draw(sampler, labels, FIRST_SEED_TO_JUDGE, "samples for the judge")
+    noise = np.random.default_rng(0).integers(0, 256, (len(test), *samples.shape[1:]), np.uint8)
+    fake = judge.opinion(samples)
+    worst = judge.opinion(noise)
+    shown = judge.opinion(as_pixels(train))
+    half = np.random.default_rng(0).permutation(len(test))[: len(test) // 2]
+    other_half = np.setdiff1d(np.arange(len(test)), half)
+    metrics = {
+        "label_accuracy": Metric(
+            value=fake.accuracy(labels),
+            better="higher",
+            n=len(samples),
+            floor={"test": real.accuracy(test.labels.numpy())},
+            ceiling=worst.accuracy(test.labels.numpy()),
+            judge=judge.hash,
+        )
+    }
+    for compare in FEATURE_METRICS.values():
+        ceilings = compare(real.features, worst.features)
+        halves = compare(real.features[half], real.features[other_half])
+        # As many training pictures as samples: neighbourhoods depend on how many points there are.
+        splits = compare(real.features, shown.features[: len(samples)])
+        for name, value in compare(real.features, fake.features).items():
+            metrics[name] = Metric(
+                value=value,
+                better="lower" if name in LOWER_IS_BETTER else "higher",
+                n=len(samples),
+                floor={"train_against_test": splits[name], "half_against_half": halves[name]},
+                ceiling=ceilings[name],
+                judge=judge.hash,
+            )
+    return metrics
+
+
+def _classification_accuracy(
+    sampler: Sampler, train: Pictures, test: Pictures, learnt_from: int, judge_accuracy: float
+) -> Metric:
+    """Accuracy on real held-out pictures of a network that saw only generated ones.
+
+    The judge is that network after the same schedule on all the real pictures: its accuracy is the floor for as many.
+
+    Reference: Ravuri & Vinyals, "Classification Accuracy Score for Conditional Generative Models", 2019,
+    arXiv:1905.10887.
+    """
+    labels = _labels_like(train, learnt_from)
+    samples = draw(sampler, labels, FIRST_SEED_TO_LEARN_FROM, "samples to learn from")
+    pixels, truth, num_classes = as_pixels(test), test.labels.numpy(), len(train.classes)
+
+    def accuracy(shown: NDArray[np.uint8], of: NDArray[np.int64], title: str) -> float:
+        logits = train_classifier(shown, of, num_classes, title).logits(pixels)
+        return float((logits.argmax(1) == truth).mean())
+
+    real_accuracy = judge_accuracy
+    if learnt_from != len(train):
+        shown, of = as_pixels(train)[:learnt_from], train.labels.numpy()[:learnt_from]
+        real_accuracy = accuracy(shown, of, "learning from real pictures")
+    return Metric(
+        value=accuracy(samples, labels, "learning from generated pictures"),
+        better="higher",
+        n=len(samples),
+        floor={"train": real_accuracy},
+        ceiling=1 / num_classes,
+    )
+
+
+def table(metrics: dict[str, Metric]) -> str:
+    """The numbers as a Markdown table."""
+    lines = ["| metric | value | real | noise | samples |", "|---|---|---|---|---|"]
+    for name, metric in metrics.items():
+        floors = ", ".join(f"{value:.4g} ({kind.replace('_', ' ')})" for kind, value in metric.floor.items()) or "-"
+        ceiling = "-" if metric.ceiling is None else f"{metric.ceiling:.4g}"
+        lines.append(f"| `{name}` | {metric.value:.4g} | {floors} | {ceiling} | {metric.n:,} |")
+    return "\n".join(lines)

@@ -1,0 +1,38 @@
+"""Layers shared by architectures."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Upsample2x(nn.Module):
+    """Nearest neighbour, then a convolution follows: no checkerboard.
+
+    Reference: Odena et al., "Deconvolution and Checkerboard Artifacts", Distill 2016.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class ProjectionHead(nn.Module):
+    """Two scores from features: "is it real" and "does it match the class"; the logit is their sum.
+
+    realness = w.f + b, match = <E(y), f> / sqrt(d). Without classes the match is 0.
+
+    Reference: Miyato & Koyama, "cGANs with Projection Discriminator", 2018, arXiv:1802.05637, eq. 5.
+    """
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.realness = nn.Linear(features, 1)
+        self.embedding = nn.Embedding(num_classes, features) if num_classes else None
+
+    def forward(self, features: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(realness [N], match [N]) of features [N, d]."""
+        realness = self.realness(features).squeeze(1)
+        if self.embedding is None or y is None:
+            return realness, torch.zeros_like(realness)
+        return realness, (self.embedding(y) * features).sum(1) / math.sqrt(features.shape[1])

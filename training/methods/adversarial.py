@@ -1,0 +1,231 @@
+"""z[, y] -> x against any discriminator, objective, penalty and augmentation."""
+
+import copy
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from service import latents
+from service.manifest import Latent, Picture, Task
+from training.architectures import (
+    DISCRIMINATORS,
+    GENERATORS,
+    DiscriminatorConfig,
+    Generator,
+    GeneratorConfig,
+    PictureShape,
+)
+from training.augment import Augment
+from training.compute import Compute
+from training.config import Section, choice, lookup
+from training.datasets import Pictures
+from training.ema import EMA, EMAConfig
+from training.methods.base import AbstractMethod, Draw, Graph, Progress
+from training.metrics import RandomFeatures, spread
+from training.objectives import OBJECTIVES, AbstractObjective
+from training.optimizers import AdamConfig
+from training.penalties import PENALTIES
+from training.samples import as_bytes
+from training.schedules import Anneal
+
+PREVIEW_COLUMNS = 10
+DIVERSITY_SAMPLES_PER_CLASS = 32
+
+
+class PenaltyConfig(Section):
+    """An entry of `[[penalties]]`."""
+
+    name: str
+    weight: Anneal
+    """Gamma. R1 and R2 carry the factor 1/2 themselves."""
+    every: int = Field(default=1, ge=1)
+    """Lazy: applied every so many discriminator steps, and then that many times as heavily.
+
+    Reference: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 2019,
+    arXiv:1912.04958, appendix B.
+    """
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        lookup(PENALTIES, name, "penalty")
+        return name
+
+
+class AdversarialConfig(Section):
+    """The tables of a recipe whose method is `adversarial`."""
+
+    generator: Annotated[GeneratorConfig, choice(GENERATORS, "generator architecture", key="architecture")]
+    discriminator: Annotated[
+        DiscriminatorConfig, choice(DISCRIMINATORS, "discriminator architecture", key="architecture")
+    ]
+    objective: Annotated[AbstractObjective, choice(OBJECTIVES, "objective")]
+    penalties: tuple[PenaltyConfig, ...] = ()
+    generator_optimizer: AdamConfig = AdamConfig()
+    discriminator_optimizer: AdamConfig = AdamConfig()
+    ema: EMAConfig = EMAConfig()
+    augment: Augment | None = None
+    n_critic: int = Field(default=1, ge=1)
+    """Discriminator updates per generator update."""
+
+
+class ServedGenerator(nn.Module):
+    """A generator as its users meet it: truncation before it, bytes after it."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, z: Tensor, psi: Tensor, y: Tensor | None = None) -> Tensor:
+        """uint8 [N, H, W, C] of z [N, z_dim], psi [N] in (0, 1], which pulls z towards its mean, and y int64 [N].
+
+        Reference: Brock et al., "Large Scale GAN Training", 2018, arXiv:1809.11096, section 3.1; scaled, not resampled,
+        so that a picture changes smoothly with psi.
+        """
+        return as_bytes(self.generator(z * psi.unsqueeze(1), y))
+
+
+class Adversarial(AbstractMethod):
+    """Two players: D learns to tell real from generated, G to make D fail.
+
+    Reference: Goodfellow et al., "Generative Adversarial Networks", 2014, algorithm 1, arXiv:1406.2661.
+    """
+
+    Config: ClassVar[type[Section]] = AdversarialConfig
+    task: ClassVar[Task] = "generate"
+
+    def __init__(self, config: AdversarialConfig, data: Pictures, compute: Compute) -> None:
+        self.config = config
+        self.data = data
+        self.compute = compute
+        shape = PictureShape(data.pixels.shape[-1], data.pixels.shape[1], len(data.classes))
+        self.generator = compute.place(config.generator.build(shape))
+        self.discriminator = compute.place(config.discriminator.build(shape))
+        self.ema = EMA(self.generator, config.ema)
+        self.networks: dict[str, nn.Module] = {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "generator_ema": self.ema.average,
+        }
+        self.optimizers = {
+            "generator": config.generator_optimizer.build(self.generator),
+            "discriminator": config.discriminator_optimizer.build(self.discriminator),
+        }
+
+    def step(self, draw: Draw, progress: Progress) -> dict[str, Tensor]:
+        self.config.generator_optimizer.anneal(self.optimizers["generator"], progress.fraction)
+        self.config.discriminator_optimizer.anneal(self.optimizers["discriminator"], progress.fraction)
+        scalars: dict[str, Tensor] = {}
+        for turn in range(self.config.n_critic):
+            index = progress.step * self.config.n_critic + turn
+            scalars |= self._train_discriminator(*draw(), index=index, fraction=progress.fraction)
+        scalars |= self._train_generator(*draw())
+        self.ema.update(self.generator, nimg=progress.nimg, batch_size=progress.batch_size)
+        return scalars
+
+    def _train_discriminator(self, real_images: Tensor, y: Tensor, *, index: int, fraction: float) -> dict[str, Tensor]:
+        self.discriminator.requires_grad_(True)
+        with torch.no_grad():
+            fake_images = self._generate(y)
+        real_logits, fake_logits = self._logits(real_images, fake_images, y)
+        loss = self.config.objective.discriminator_loss(real_logits, fake_logits)
+        scalars = {
+            "loss/discriminator": loss,
+            "logits/real": real_logits.mean(),
+            "logits/fake": fake_logits.mean(),
+            "logits/real_above_fake": (real_logits > fake_logits).float().mean(),
+        }
+        for penalty in self.config.penalties:
+            if index % penalty.every == 0:
+                value = PENALTIES[penalty.name](self._judge, real_images, fake_images, self._labels(y))
+                loss = loss + value * penalty.weight.at(fraction) * penalty.every
+                scalars[f"penalty/{penalty.name}"] = value
+        self._update("discriminator", loss)
+        return {name: value.detach() for name, value in scalars.items()}
+
+    def _train_generator(self, real_images: Tensor, y: Tensor) -> dict[str, Tensor]:
+        self.discriminator.requires_grad_(False)
+        fake_images = self._generate(y)
+        fake_logits = self._judge(fake_images, self._labels(y))
+        real_logits = None
+        if self.config.objective.generator_needs_real_logits:
+            with torch.no_grad():
+                real_logits = self._judge(real_images, self._labels(y))
+        loss = self.config.objective.generator_loss(real_logits, fake_logits)
+        self._update("generator", loss)
+        return {"loss/generator": loss.detach()}
+
+    def _generate(self, y: Tensor) -> Tensor:
+        z = torch.randn(len(y), self.generator.z_dim, device=y.device)
+        with self.compute.autocast():
+            return self.generator(z, self._labels(y)).float()
+
+    def _labels(self, y: Tensor) -> Tensor | None:
+        return y if self.data.classes else None
+
+    def _judge(self, images: Tensor, y: Tensor | None) -> Tensor:
+        """Logits of images as the discriminator sees them: augmented."""
+        if self.config.augment is not None:
+            images = self.config.augment(images)
+        with self.compute.autocast():
+            return self.discriminator(images, y).float()
+
+    def _logits(self, real_images: Tensor, fake_images: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(real, fake) logits in one pass, which is faster than two and updates a spectral norm once."""
+        labels = None if not self.data.classes else torch.cat([y, y])
+        real_logits, fake_logits = self._judge(torch.cat([real_images, fake_images]), labels).chunk(2)
+        return real_logits, fake_logits
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
+
+    @torch.no_grad()
+    def sample(self, seeds: Sequence[int], labels: Sequence[int]) -> Tensor:
+        """The averaged generator's images [N, C, H, W] in [-1, 1], in fp32; sample i is that of `seeds[i]` alone."""
+        device = self.compute.torch_device
+        z = torch.from_numpy(latents.draw(seeds, self.generator.z_dim)).to(device)
+        return self.ema.average(z, self._labels(torch.tensor(labels, device=device)))
+
+    def preview(self) -> NDArray[np.uint8]:
+        rows = max(1, len(self.data.classes))
+        seeds = list(range(PREVIEW_COLUMNS)) * rows
+        labels = np.repeat(np.arange(rows), PREVIEW_COLUMNS).tolist()
+        pixels = as_bytes(self.sample(seeds, labels)).cpu().numpy()
+        return pixels.reshape(rows, PREVIEW_COLUMNS, *pixels.shape[1:])
+
+    def graph(self) -> Graph:
+        generator = copy.deepcopy(self.ema.average).cpu()
+        size, channels = self.data.pixels.shape[-1], self.data.pixels.shape[1]
+
+        def inputs(n: int) -> dict[str, Tensor]:
+            y = {"y": torch.arange(n) % len(self.data.classes)} if self.data.classes else {}
+            z = torch.from_numpy(latents.draw(range(n), generator.z_dim))
+            return {"z": z, "psi": torch.linspace(1, 0.5, n), **y}
+
+        return Graph(
+            module=ServedGenerator(generator),
+            inputs=inputs,
+            latent=Latent(z_dim=generator.z_dim, truncation="z"),
+            classes=self.data.classes or None,
+            input=None,
+            output=Picture(height=size, width=size, channels=channels),
+        )
+
+    def diversity(self) -> float:
+        """Mean distance between two samples of one class, over the same for the data; 0 = every sample alike."""
+        features = RandomFeatures(self.data.pixels.shape[1])
+        ratios = []
+        for label in range(max(1, len(self.data.classes))):
+            of_class = torch.nonzero(self.data.labels == label).squeeze(1)[:DIVERSITY_SAMPLES_PER_CLASS]
+            images, _ = self.data.batch(of_class)
+            seeds = range(DIVERSITY_SAMPLES_PER_CLASS)
+            samples = self.sample(seeds, [label] * DIVERSITY_SAMPLES_PER_CLASS).cpu()
+            ratios.append(spread(features(samples)) / max(spread(features(images)), 1e-8))
+        return float(np.mean(ratios))

@@ -1,0 +1,100 @@
+"""What the loop expects of a method."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from service.manifest import Latent, Picture, Task
+from training.compute import Compute
+from training.config import Section
+from training.datasets import Pictures
+
+Draw = Callable[[], tuple[Tensor, ...]]
+"""The next batch of the training split, already on the device."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What becomes `generator.onnx`, and what the manifest says of it."""
+
+    module: nn.Module
+    """Takes `inputs` by name and returns uint8 pixels [N, H, W, C]."""
+    inputs: Callable[[int], dict[str, Tensor]]
+    """N rows of plausible input by name, always the same ones for the same N."""
+    latent: Latent | None
+    classes: tuple[str, ...] | None
+    input: Picture | None
+    output: Picture
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come."""
+
+    nimg: int
+    """Real images shown so far."""
+    total_nimg: int
+    batch_size: int
+
+    @property
+    def step(self) -> int:
+        """Iterations done so far."""
+        return self.nimg // self.batch_size
+
+    @property
+    def fraction(self) -> float:
+        """0 at the beginning of the schedule, 1 at its end."""
+        return self.nimg / self.total_nimg
+
+
+class AbstractMethod(ABC):
+    """Networks, their optimisers and one training step."""
+
+    Config: ClassVar[type[Section]]
+    """The recipe's tables that belong to the method."""
+    task: ClassVar[Task]
+    """What the exported generator does."""
+
+    networks: dict[str, nn.Module]
+    """Everything that has weights to save, averages included."""
+    optimizers: dict[str, Optimizer]
+
+    @abstractmethod
+    def __init__(self, config: Any, data: Pictures, compute: Compute) -> None:
+        """Build the networks for these data; initial weights come from torch's global random state."""
+
+    @abstractmethod
+    def step(self, draw: Draw, progress: Progress) -> dict[str, Tensor]:
+        """One iteration: each network's update and the averages'. Returns scalars to report, detached."""
+
+    @abstractmethod
+    def preview(self) -> NDArray[np.uint8]:
+        """Pictures [rows, columns, H, W, C] from fixed inputs; takes nothing from torch's global random state."""
+
+    @abstractmethod
+    def graph(self) -> Graph:
+        """The averaged generator with everything around it that a picture depends on."""
+
+    def diversity(self) -> float | None:
+        """Spread of the samples' features over that of the data's, about 1 when healthy; None if it means nothing."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that must survive a restart."""
+        return {
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The reverse of `state_dict`."""
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])

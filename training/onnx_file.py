@@ -1,0 +1,66 @@
+"""Torch modules to ONNX files: one file, dynamic batch, checked."""
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+OPSET = 20
+# A generator must be a function of its inputs, and nothing that behaves otherwise while training may remain.
+FORBIDDEN_OPS = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Dropout"}
+
+
+class ExportError(Exception):
+    """A network that cannot become a bundle; the message says why."""
+
+
+def write_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], path: Path) -> None:
+    """Export a module in evaluation mode and check the file; written aside, then moved.
+
+    Args:
+        inputs: forward's arguments by name, two rows each; the first axis becomes dynamic.
+        outputs: names of what forward returns.
+
+    Raises:
+        ExportError: if the graph draws random numbers or is not a valid ONNX model.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nobody needs here
+    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # torch's exporter warns of its own future
+        program = torch.onnx.export(
+            module.eval(),
+            (),
+            kwargs=inputs,
+            dynamo=True,
+            dynamic_shapes={name: {0: batch} for name in inputs},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    random_ops = sorted({node.op_type for node in model.graph.node} & FORBIDDEN_OPS)
+    if random_ops:
+        raise ExportError(f"the graph contains {', '.join(random_ops)}; randomness must come in as an input")
+    model.producer_name, model.doc_string = "ganery", ""
+    for node in model.graph.node:
+        # The exporter notes file names and stack traces of this machine.
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.metadata_props[:], model.graph.metadata_props[:]
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(model.SerializeToString(deterministic=True))
+    aside.replace(path)

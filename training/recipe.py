@@ -1,0 +1,101 @@
+"""A recipe: everything about a run that is decided before its first step."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli_w
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+
+from training.compute import Compute
+from training.config import RecipeError, Section, choice, lookup
+from training.datasets import DATASETS, AbstractDataset
+from training.methods import METHODS
+
+
+class Schedule(Section):
+    """The `[schedule]` table: how long, in which steps, and what is seen of it."""
+
+    total_kimg: float = Field(gt=0)
+    """Thousands of real images to show; `--hours` replaces it."""
+    batch_size: int = Field(default=64, ge=2)
+    report_kimg: float = Field(default=5, gt=0)
+    """Numbers go to the bar, `metrics.jsonl` and TensorBoard this often."""
+    preview_kimg: float = Field(default=20, gt=0)
+    """A grid of samples is drawn this often."""
+    save_kimg: float = Field(default=20, gt=0)
+    """All of the state is saved this often: what a kill can cost."""
+
+
+class Recipe(Section):
+    """A resolved recipe. The tables that are not named here belong to the method."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    """Of the run and of the bundle."""
+    licence: str = "Apache-2.0"
+    """Of the weights that come out."""
+    method: str
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    data: Annotated[AbstractDataset, choice(DATASETS, "data set")]
+    schedule: Schedule
+    compute: Compute = Compute()
+    components: SerializeAsAny[Section]
+    """The method's tables."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_over_the_methods_tables(cls, tables: Any) -> Any:
+        if not isinstance(tables, dict) or "components" in tables or "method" not in tables:
+            return tables
+        own = {key: value for key, value in tables.items() if key in cls.model_fields}
+        rest = {key: value for key, value in tables.items() if key not in cls.model_fields}
+        config = lookup(METHODS, str(tables["method"]), "method").Config
+        unknown = sorted(rest.keys() - config.model_fields.keys())
+        if unknown:
+            allowed = sorted((cls.model_fields.keys() | config.model_fields.keys()) - {"components"})
+            raise RecipeError(f"unknown {', '.join(unknown)}; allowed here: {', '.join(allowed)}")
+        return {**own, "components": config.model_validate(rest)}
+
+    def resolved(self) -> dict[str, Any]:
+        """Every table with every default, as the recipe's file would hold them."""
+        tables = self.model_dump(mode="json", exclude_none=True)
+        components = tables.pop("components")
+        return {**tables, **components}
+
+    def to_toml(self) -> str:
+        """The resolved recipe as text; reading it gives this recipe again."""
+        return tomli_w.dumps(self.resolved())
+
+    def lasting(self, total_kimg: float) -> "Recipe":
+        """The same recipe with another length."""
+        return self.model_copy(update={"schedule": self.schedule.model_copy(update={"total_kimg": total_kimg})})
+
+
+def parse_recipe(tables: dict[str, Any], origin: str) -> Recipe:
+    """A recipe from its tables; `origin` names them in errors.
+
+    Raises:
+        RecipeError: if it breaks the rules; the message says where and what is allowed.
+    """
+    try:
+        return Recipe.model_validate(tables)
+    except ValidationError as error:
+        faults = "\n".join(
+            f"  {'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}"
+            for fault in error.errors(include_url=False)
+        )
+        raise RecipeError(f"{origin} cannot be trained:\n{faults}") from error
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from its TOML file.
+
+    Raises:
+        RecipeError: if it cannot be read or breaks the rules.
+    """
+    try:
+        return parse_recipe(tomllib.loads(path.read_text()), str(path))
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path} is not TOML: {error}") from error

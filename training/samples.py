@@ -1,0 +1,54 @@
+"""Pictures for people: grids of samples and the animation made of them."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+GAP = 2
+MAX_FRAMES = 48
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Images [N, C, H, W] in [-1, 1] as uint8 [N, H, W, C]: clamped, rounded half to even."""
+    levels = torch.round((images.clamp(-1, 1) + 1) * 127.5)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def sheet(pixels: NDArray[np.uint8]) -> Image.Image:
+    """One picture of pictures [rows, columns, H, W, C], on white."""
+    rows, columns, height, width, channels = pixels.shape
+    canvas = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 255, np.uint8)
+    for row in range(rows):
+        for column in range(columns):
+            top, left = GAP + row * (height + GAP), GAP + column * (width + GAP)
+            canvas[top : top + height, left : left + width] = pixels[row, column]
+    return Image.fromarray(canvas.squeeze(2) if channels == 1 else canvas)
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a picture aside, then move it to its place: nobody ever reads half of one."""
+    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    image.save(aside)
+    aside.replace(path)
+
+
+def animate(sheets: Sequence[Path], path: Path) -> None:
+    """An animated WebP of sheets, at most `MAX_FRAMES` of them, the last one held for two seconds."""
+    chosen = np.unique(np.linspace(0, len(sheets) - 1, min(len(sheets), MAX_FRAMES)).round().astype(int))
+    frames = [Image.open(sheets[index]).convert("RGB") for index in chosen]
+    durations = [150] * (len(frames) - 1) + [2000]
+    aside = path.with_name(f".{path.name}.{os.getpid()}.webp")
+    frames[0].save(aside, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=60, method=4)
+    aside.replace(path)
+
+
+def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
+    """Hex digest of a picture's bytes [H, W, C] in C order."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()

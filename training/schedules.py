@@ -1,0 +1,27 @@
+"""Numbers that change while training runs."""
+
+import math
+from typing import Any
+
+from pydantic import model_validator
+
+from training.config import Section
+
+
+class Anneal(Section):
+    """A value that goes from `start` to `end` along half a cosine; in a recipe a plain number stays what it is.
+
+    Reference: Loshchilov & Hutter, "SGDR", 2016, arXiv:1608.03983, eq. 5.
+    """
+
+    start: float
+    end: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_a_constant(cls, value: Any) -> Any:
+        return {"start": value, "end": value} if isinstance(value, int | float) else value
+
+    def at(self, progress: float) -> float:
+        """The value at `progress`: 0 is the beginning of the schedule, 1 its end."""
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
