@@ -3,21 +3,37 @@
 import asyncio
 import logging
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
 from types import FrameType
 
 import bentoml
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.app import create_app
-from service.lifecycle import Lifecycle
 from service.settings import Settings
-from service.telemetry import Metrics
 
 logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root logger shows warnings only
 
 settings = Settings.from_environment()
-lifecycle = Lifecycle(settings, Metrics())
-app = create_app(lifecycle)
+
+
+@cache
+def application() -> Starlette:
+    """Our application. Built on demand: BentoML's parent process imports this file too, and needs none of it."""
+    from service.app import create_app  # noqa: PLC0415
+    from service.lifecycle import Lifecycle  # noqa: PLC0415
+    from service.telemetry import Metrics  # noqa: PLC0415
+
+    return create_app(Lifecycle(settings, Metrics()))
+
+
+@asynccontextmanager
+async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    """Ours, in the hands of BentoML, which knows the lifespans of the applications mounted into it."""
+    async with application().router.lifespan_context(application()):
+        yield
 
 
 class EveryPath:
@@ -27,10 +43,10 @@ class EveryPath:
         self.bentoml_app = bentoml_app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (app if scope["type"] == "http" else self.bentoml_app)(scope, receive, send)
+        await (application() if scope["type"] == "http" else self.bentoml_app)(scope, receive, send)
 
 
-@bentoml.asgi_app(app)  # for its lifespan
+@bentoml.asgi_app(Starlette(lifespan=lifespan))
 @bentoml.service(
     name="Ganery",
     workers=1,  # replicas scale; a second worker would be a second copy of every bundle
@@ -51,7 +67,7 @@ class Ganery:
         loop = asyncio.get_running_loop()
 
         def drain(signum: int, frame: FrameType | None) -> None:
-            lifecycle.draining = True
+            application().state.lifecycle.draining = True
             if callable(stop):
                 loop.call_soon_threadsafe(loop.call_later, settings.drain_seconds, stop, signum, frame)
 

@@ -1,0 +1,36 @@
+"""Every bundle that is shipped loads, makes its golden samples again, and is small."""
+
+from pathlib import Path
+
+import pytest
+
+from service.bundle import Bundle
+from service.manifest import Manifest
+
+MODELS = Path(__file__).parents[2] / "models"
+SHIPPED = sorted(path for path in MODELS.iterdir() if path.is_dir())
+
+
+def test_something_is_shipped():
+    assert SHIPPED
+
+
+@pytest.mark.parametrize("directory", SHIPPED, ids=lambda path: path.name)
+def test_bundle_loads(directory):
+    bundle = Bundle.load(directory, provider="cpu")
+    for label in range(len(bundle.manifest.classes or ("",))):
+        picture = bundle.picture(bundle.sample(seed=1, class_=label if bundle.manifest.classes else None))
+        assert picture.std() > 5  # something is on it
+
+
+@pytest.mark.parametrize("directory", SHIPPED, ids=lambda path: path.name)
+def test_bundle_says_how_good_it_is_and_where_it_comes_from(directory):
+    manifest = Manifest.read(directory)
+    assert manifest.golden
+    assert manifest.metrics
+    assert all(source.licence != "unstated" for source in manifest.data)
+    assert all(metric.judge is None or metric.judge in name for name, metric in manifest.metrics.items())
+
+
+def test_all_bundles_together_stay_small():
+    assert sum(file.stat().st_size for file in MODELS.rglob("*") if file.is_file()) < 40e6
