@@ -12,10 +12,11 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from service.errors import InvalidBundle
-from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest
+from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, file_sha256
 from training import loop
 from training.architectures import DISCRIMINATORS, GENERATORS
 from training.augment import POLICIES
+from training.compute import Compute
 from training.config import RecipeError, lookup
 from training.datasets import DATASETS, DatasetError, Pictures
 from training.evaluate import Protocol, evaluate, table
@@ -53,15 +54,16 @@ def build(recipe: Recipe, data: Pictures) -> AbstractMethod:
     return lookup(METHODS, recipe.method, "method")(recipe.components, data, recipe.compute)
 
 
-def restore(run: Run) -> tuple[Recipe, AbstractMethod, int]:
-    """A run's recipe, its networks as they were last saved, and the images seen by then."""
+def restore(run: Run) -> tuple[Recipe, AbstractMethod, Pictures, int]:
+    """A run's recipe, its networks as they were last saved (on the CPU), its data, and the images seen by then."""
     recipe = run.recipe()
-    state = run.load_state()
+    data = recipe.data.load("train")
+    state = run.load_state(data)
     if state is None:
         raise RunError(f"{run.path} has not saved anything yet")
-    method = build(recipe, recipe.data.load("train"))
+    method = build(recipe.model_copy(update={"compute": Compute(device="cpu")}), data)
     method.load_state_dict(state["method"])
-    return recipe, method, state["nimg"]
+    return recipe, method, data, state["nimg"]
 
 
 def bring_data(arguments: argparse.Namespace) -> None:
@@ -73,7 +75,7 @@ def bring_data(arguments: argparse.Namespace) -> None:
         except TypeError as error:
             raise RecipeError(f"{arguments.name} has settings; name the recipe that holds them instead") from error
     folder = dataset.bring(arguments.source)
-    card = dataset.card()
+    card = dataset.card(size=len(dataset.load("train")))
     print(f"{card.name} {card.version}: {card.size:,} training pictures in {folder}")
     print(f"licence {card.licence}, {card.homepage}")
 
@@ -88,7 +90,9 @@ def train(arguments: argparse.Namespace) -> None:
         data = recipe.data.load("train")
         if run.exists():
             run.expect(recipe)
-            recipe = run.recipe()
+            asked, recipe = recipe, run.recipe()
+            if asked.schedule.total_kimg != recipe.schedule.total_kimg or arguments.hours is not None:
+                logger.info("the run keeps the length it was started with: %g kimg", recipe.schedule.total_kimg)
         else:
             if arguments.hours is not None:
                 speed = loop.images_per_second(recipe, data, build(recipe, data))
@@ -107,15 +111,16 @@ def measure(arguments: argparse.Namespace) -> None:
         manifest = Manifest.read(target)
         assert manifest.latent is not None
         recipe = parse_recipe(manifest.recipe, f"the recipe in {target / MANIFEST_FILE}")
-        shown, held_out = _splits(recipe)
-        judge = Judge(target / JUDGE_FILE) if (target / JUDGE_FILE).exists() else judge_of(recipe.data, shown)
+        _check_files(manifest, target)
+        shown, held_out = _splits(recipe, recipe.data.load("train"))
+        judge = Judge(target / JUDGE_FILE) if JUDGE_FILE in manifest.sha256 else judge_of(shown)
         sampler = OnnxSampler(target / GENERATOR_FILE, manifest.latent)
         print(table(evaluate(sampler, shown, held_out, judge, _protocol(arguments))))
         return
     run = Run(target)
-    recipe, method, nimg = restore(run)
-    shown, held_out = _splits(recipe)
-    judge = judge_of(recipe.data, shown)
+    recipe, method, data, nimg = restore(run)
+    shown, held_out = _splits(recipe, data)
+    judge = judge_of(shown)
     with tempfile.TemporaryDirectory() as scratch:
         graph = method.graph()
         assert graph.latent is not None
@@ -130,9 +135,14 @@ def _protocol(arguments: argparse.Namespace) -> Protocol:
     return Protocol(judged=arguments.judged, learnt_from=arguments.learnt_from)
 
 
-def _splits(recipe: Recipe) -> tuple[Pictures, Pictures]:
+def _check_files(manifest: Manifest, folder: Path) -> None:
+    for name, sha256 in manifest.sha256.items():
+        if not (folder / name).is_file() or file_sha256(folder / name) != sha256:
+            raise InvalidBundle(f"{folder / name} is missing or not what the manifest says; nothing was measured")
+
+
+def _splits(recipe: Recipe, shown: Pictures) -> tuple[Pictures, Pictures]:
     """(training, held-out) pictures that a judge can be trained on and asked about."""
-    shown = recipe.data.load("train")
     if not shown.classes:
         raise DatasetError("the data have no classes, and the judge is a classifier of them")
     return shown, recipe.data.load("test")
@@ -140,12 +150,21 @@ def _splits(recipe: Recipe) -> tuple[Pictures, Pictures]:
 
 def write_bundle(arguments: argparse.Namespace) -> None:
     run, target = Run(arguments.run), arguments.to
-    recipe, method, nimg = restore(run)
-    metrics = run.evaluation(nimg)
-    if not metrics:
+    recipe, method, data, nimg = restore(run)
+    extra_files = [run.animation_file] if run.animation_file.exists() else []
+    if metrics := run.evaluation(nimg):
+        extra_files.append(run.judge_file)
+    else:
         logger.warning("no numbers in the bundle: run python -m training evaluate %s first", run.path)
-    extra_files = [path for path in (run.animation_file, run.judge_file) if path.exists()]
-    parity = export(recipe, method, target, bundle_version=arguments.version, metrics=metrics, extra_files=extra_files)
+    parity = export(
+        recipe,
+        method,
+        target,
+        bundle_version=arguments.version,
+        images=len(data),
+        metrics=metrics,
+        extra_files=extra_files,
+    )
     print("torch against ONNX Runtime:", *parity, sep="\n  ")
     print(f"{target}: {sum(file.stat().st_size for file in target.iterdir()) / 1e6:.1f} MB")
 
@@ -178,9 +197,13 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("evaluate", help="measure a run or a bundle on held-out data")
     command.add_argument("target", type=Path, metavar="RUN_OR_BUNDLE")
-    command.add_argument("--judged", type=int, default=10_000, help="samples shown to the judge (default: %(default)s)")
     command.add_argument(
-        "--learnt-from", type=int, help="samples for the classification accuracy score (default: as many as real ones)"
+        "--judged", type=_count, default=10_000, help="samples shown to the judge (default: %(default)s)"
+    )
+    command.add_argument(
+        "--learnt-from",
+        type=_count,
+        help="samples for the classification accuracy score (default: as many as real ones)",
     )
     command.set_defaults(command=measure)
 
@@ -193,6 +216,13 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("list", help="what a recipe can choose from")
     command.set_defaults(command=show_choices)
     return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"{text} is too few; at least 2")
+    return value
 
 
 def _positive(text: str) -> float:

@@ -31,11 +31,13 @@ def translation(images: Tensor, share: float = 0.125) -> Tensor:
 def cutout(images: Tensor, share: float = 0.5) -> Tensor:
     """Set a square of `share` of the size, centred anywhere, to zero (mid-grey)."""
     n, _, height, width = images.shape
-    centre_y = torch.randint(0, height, (n, 1, 1), device=images.device)
-    centre_x = torch.randint(0, width, (n, 1, 1), device=images.device)
+    high, wide = int(height * share + 0.5), int(width * share + 0.5)
+    # The square's middle lies anywhere in the image, so a part of the square may lie outside.
+    top = torch.randint(0, height + 1 - high % 2, (n, 1, 1), device=images.device) - high // 2
+    left = torch.randint(0, width + 1 - wide % 2, (n, 1, 1), device=images.device) - wide // 2
     rows = torch.arange(height, device=images.device).view(1, -1, 1)
     columns = torch.arange(width, device=images.device).view(1, 1, -1)
-    inside = ((rows - centre_y).abs() * 2 < height * share) & ((columns - centre_x).abs() * 2 < width * share)
+    inside = (rows >= top) & (rows < top + high) & (columns >= left) & (columns < left + wide)
     return images * ~inside.unsqueeze(1)
 
 

@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-from training.config import Section
+from training.config import RecipeError, Section
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -17,7 +17,7 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the GPU where there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """What networks compute in; losses, penalties and weights are fp32 always. On a CPU bf16 pays only with AMX."""
+    """What networks compute in, on the way to penalties too; weights and losses stay fp32. On a CPU, bf16 wants AMX."""
     channels_last: bool = True
     """Memory layout of convolutions; faster on CPUs and on GPUs with tensor cores."""
 
@@ -26,6 +26,8 @@ class Compute(Section):
         """The device that `device` comes down to on this machine."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise RecipeError("compute.device is 'cuda', and torch finds none here; 'auto' takes what there is")
         return torch.device(self.device)
 
     def place(self, network: Network) -> Network:

@@ -4,6 +4,7 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from training.config import Section
@@ -14,12 +15,13 @@ Network = TypeVar("Network", bound=nn.Module)
 class EMAConfig(Section):
     """The `[ema]` table."""
 
-    halflife_kimg: float = 20.0
+    halflife_kimg: float = Field(default=20.0, gt=0)
     """Thousands of images after which a weight counts half."""
-    rampup: float | None = 0.05
-    """Early on, the half-life is at most this share of the images seen; None = the half-life is constant.
+    rampup: float = Field(default=0.05, gt=0)
+    """Early on, the half-life is at most this share of the images seen; a large number makes it constant.
 
-    Reference: Karras et al., "Training Generative Adversarial Networks with Limited Data", 2020, appendix.
+    Reference: Karras et al., "Training Generative Adversarial Networks with Limited Data", 2020, arXiv:2006.06676; the
+    ramp is that of its published configurations.
     """
 
 
@@ -38,9 +40,7 @@ class EMA(Generic[Network]):
             nimg: images seen so far.
             batch_size: images seen since the last update.
         """
-        halflife = self.config.halflife_kimg * 1000
-        if self.config.rampup is not None:
-            halflife = min(halflife, self.config.rampup * nimg)
+        halflife = min(self.config.halflife_kimg * 1000, self.config.rampup * nimg)
         weight = 1 - 0.5 ** (batch_size / max(halflife, 1e-8))
         torch._foreach_lerp_(list(self.average.parameters()), list(network.parameters()), weight)
         for average, current in zip(self.average.buffers(), network.buffers(), strict=True):

@@ -20,7 +20,7 @@ Sampler = Callable[[NDArray[np.uint64], NDArray[np.int64]], NDArray[np.uint8]]
 """(seeds [N], labels [N]) -> pixels [N, H, W, C]."""
 
 BATCH = 250
-# Far apart, so that no sample is used for two numbers; and far from the small seeds that people look at.
+# Far apart, so that the network learns from no sample that is judged; and far from the small seeds that people look at.
 FIRST_SEED_TO_JUDGE = 1 << 40
 FIRST_SEED_TO_LEARN_FROM = 1 << 41
 
@@ -43,7 +43,9 @@ def evaluate(sampler: Sampler, train: Pictures, test: Pictures, judge: Judge, pr
     metrics = {
         "judge_accuracy": Metric(value=accuracy, better="higher", n=len(test), judge=judge.hash),
         **_feature_metrics(sampler, train=train, test=test, judge=judge, real=real, judged=protocol.judged),
-        "cas": _classification_accuracy(sampler, train, test, learnt_from, accuracy),
+        "cas": _classification_accuracy(
+            sampler, train=train, test=test, learnt_from=learnt_from, judge_accuracy=accuracy, judge_hash=judge.hash
+        ),
     }
     return {_full_name(name, metric): metric for name, metric in metrics.items()}
 
@@ -63,23 +65,23 @@ def draw(sampler: Sampler, labels: NDArray[np.int64], first_seed: int, title: st
     return np.concatenate(parts)
 
 
-def _labels_like(pictures: Pictures, count: int) -> NDArray[np.int64]:
-    """Labels in the proportions of a split."""
-    own = pictures.labels.numpy()
-    return np.resize(own, count) if count > len(own) else own[:count]
+def _some(pictures: Pictures, count: int) -> NDArray[np.int64]:
+    """Indices of `count` pictures, all classes in their proportions; repeated if there are fewer."""
+    return np.resize(np.random.default_rng(0).permutation(len(pictures)), count)
 
 
 def _feature_metrics(
     sampler: Sampler, *, train: Pictures, test: Pictures, judge: Judge, real: Opinion, judged: int
 ) -> dict[str, Metric]:
-    labels = _labels_like(test, judged)
+    labels = test.labels.numpy()[_some(test, judged)]
     samples = draw(sampler, labels, FIRST_SEED_TO_JUDGE, "samples for the judge")
     noise = np.random.default_rng(0).integers(0, 256, (len(test), *samples.shape[1:]), np.uint8)
     fake = judge.opinion(samples)
     worst = judge.opinion(noise)
     shown = judge.opinion(as_pixels(train))
-    half = np.random.default_rng(0).permutation(len(test))[: len(test) // 2]
-    other_half = np.setdiff1d(np.arange(len(test)), half)
+    half, other_half = np.array_split(_some(test, len(test)), 2)
+    # As many training pictures as samples: neighbourhoods depend on how many points there are.
+    as_many = _some(train, min(judged, len(train)))
     metrics = {
         "label_accuracy": Metric(
             value=fake.accuracy(labels),
@@ -93,8 +95,7 @@ def _feature_metrics(
     for compare in FEATURE_METRICS.values():
         ceilings = compare(real.features, worst.features)
         halves = compare(real.features[half], real.features[other_half])
-        # As many training pictures as samples: neighbourhoods depend on how many points there are.
-        splits = compare(real.features, shown.features[: len(samples)])
+        splits = compare(real.features, shown.features[as_many])
         for name, value in compare(real.features, fake.features).items():
             metrics[name] = Metric(
                 value=value,
@@ -108,7 +109,7 @@ def _feature_metrics(
 
 
 def _classification_accuracy(
-    sampler: Sampler, train: Pictures, test: Pictures, learnt_from: int, judge_accuracy: float
+    sampler: Sampler, *, train: Pictures, test: Pictures, learnt_from: int, judge_accuracy: float, judge_hash: str
 ) -> Metric:
     """Accuracy on real held-out pictures of a network that saw only generated ones.
 
@@ -117,7 +118,8 @@ def _classification_accuracy(
     Reference: Ravuri & Vinyals, "Classification Accuracy Score for Conditional Generative Models", 2019,
     arXiv:1905.10887.
     """
-    labels = _labels_like(train, learnt_from)
+    chosen = _some(train, learnt_from)
+    labels = train.labels.numpy()[chosen]
     samples = draw(sampler, labels, FIRST_SEED_TO_LEARN_FROM, "samples to learn from")
     pixels, truth, num_classes = as_pixels(test), test.labels.numpy(), len(train.classes)
 
@@ -127,14 +129,14 @@ def _classification_accuracy(
 
     real_accuracy = judge_accuracy
     if learnt_from != len(train):
-        shown, of = as_pixels(train)[:learnt_from], train.labels.numpy()[:learnt_from]
-        real_accuracy = accuracy(shown, of, "learning from real pictures")
+        real_accuracy = accuracy(as_pixels(train)[chosen], labels, "learning from real pictures")
     return Metric(
         value=accuracy(samples, labels, "learning from generated pictures"),
         better="higher",
         n=len(samples),
         floor={"train": real_accuracy},
         ceiling=1 / num_classes,
+        judge=judge_hash,
     )
 
 

@@ -15,6 +15,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
 from service import latents
 from service.manifest import (
@@ -25,7 +26,7 @@ from service.manifest import (
     Latent,
     Manifest,
     Metric,
-    Picture,
+    ModelName,
     file_sha256,
 )
 from training import samples
@@ -95,16 +96,20 @@ def export(
     target: Path,
     *,
     bundle_version: str,
+    images: int,
     metrics: dict[str, Metric],
     extra_files: Sequence[Path] = (),
 ) -> list[Parity]:
-    """Write the bundle `target`; its last part is the bundle's name. An older one there is replaced in one move.
+    """Write the bundle `target`; its last part is the bundle's name. An older one is moved aside and deleted once
+    the new one stands.
 
     Args:
+        images: how many the generator was trained on.
         metrics: what was measured of these very weights.
         extra_files: copied in under their own names.
 
-    Returns: the parity of every batch size, all of which hold.
+    Returns:
+        The parity of every batch size, all of which hold.
 
     Raises:
         ExportError: if torch and ONNX Runtime disagree; nothing is written then.
@@ -130,14 +135,14 @@ def export(
             input=graph.input,
             output=graph.output,
             recipe=recipe.resolved(),
-            data=(recipe.data.card(),),
+            data=(recipe.data.card(size=images),),
             licence=recipe.licence,
             metrics=metrics,
             created_with=_versions(),
         )
         assert graph.latent is not None
         generator = OnnxSampler(folder / GENERATOR_FILE, graph.latent)
-        samples.save(_sheet(generator, manifest), folder / SAMPLES_FILE)
+        samples.save(_sheet(generator, len(graph.classes or ("",))), folder / SAMPLES_FILE)
         write_manifest(
             manifest.model_copy(
                 update={
@@ -161,7 +166,19 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 @contextmanager
 def _written_aside(target: Path) -> Iterator[Path]:
-    """A scratch directory that takes the place of `target` if the block succeeds and vanishes if it fails."""
+    """A scratch directory that takes the place of `target` if the block succeeds and vanishes if it fails.
+
+    Raises:
+        ExportError: if something that is no bundle stands there, or the name is none for a bundle.
+    """
+    try:
+        TypeAdapter(ModelName).validate_python(target.name)
+    except ValidationError as error:
+        raise ExportError(
+            f"{target.name!r} is no name for a bundle; take lower-case letters, digits, dots, dashes, underscores"
+        ) from error
+    if target.exists() and not (target / MANIFEST_FILE).is_file():
+        raise ExportError(f"{target} exists and is no bundle; name a new directory, for example models/NAME")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
         folder, old = Path(scratch) / "new", Path(scratch) / "old"
@@ -169,13 +186,16 @@ def _written_aside(target: Path) -> Iterator[Path]:
         yield folder
         if target.exists():
             target.rename(old)
-        folder.rename(target)
+        try:
+            folder.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
 
 
-def _sheet(generator: OnnxSampler, manifest: Manifest) -> Image.Image:
-    """A row per class, a column per seed."""
-    assert isinstance(manifest.output, Picture)
-    rows = len(manifest.classes or ("",))
+def _sheet(generator: OnnxSampler, rows: int) -> Image.Image:
+    """A row per class; seeds count up from 0 through all the rows, so that no two samples share a latent."""
     seeds = np.arange(rows * SHEET_COLUMNS, dtype=np.uint64)
     pixels = generator(seeds, np.repeat(np.arange(rows), SHEET_COLUMNS))
     return samples.sheet(pixels.reshape(rows, SHEET_COLUMNS, *pixels.shape[1:]))

@@ -16,21 +16,6 @@ class Symptom:
     """What it means and what to try; `{value}` is filled in."""
 
 
-SYMPTOMS: dict[str, Symptom] = {
-    "discriminator overpowers generator": Symptom(
-        scalar="logits/real_above_fake",
-        is_ill=lambda share: share > 0.98,
-        advice="D puts {value:.1%} of real pictures above their fakes, so G's gradient fades. Try: a larger r1/r2 "
-        "weight, a lower discriminator learning rate, a smaller discriminator, or [augment] if the data are few.",
-    ),
-    "mode collapse": Symptom(
-        scalar="samples/diversity",
-        is_ill=lambda ratio: ratio < 0.5,
-        advice="samples of one class differ {value:.2f} times as much as the data do. Try: the relativistic objective "
-        "with r1 and r2, a larger penalty weight, a larger batch, or a lower generator learning rate.",
-    ),
-}
-
 PATIENCE = 3
 """Reports in a row that must show a symptom: one bad report is noise, and an untrained generator always looks ill."""
 
@@ -38,13 +23,14 @@ PATIENCE = 3
 class Health:
     """Watches the reports of one run; each symptom is told when it begins, not every time."""
 
-    def __init__(self) -> None:
-        self._streaks = dict.fromkeys(SYMPTOMS, 0)
+    def __init__(self, symptoms: Mapping[str, Symptom]) -> None:
+        self._symptoms = symptoms
+        self._streaks = dict.fromkeys(symptoms, 0)
 
     def check(self, scalars: Mapping[str, float]) -> list[str]:
         """The warnings that this report gives rise to."""
         warnings = []
-        for name, symptom in SYMPTOMS.items():
+        for name, symptom in self._symptoms.items():
             if symptom.scalar not in scalars:
                 continue
             value = scalars[symptom.scalar]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from training.datasets import AbstractDataset, Pictures
+from training.datasets import Pictures
 from training.datasets.base import cache_directory
 from training.onnx_file import write_onnx
 
@@ -29,7 +29,7 @@ PEAK_LEARNING_RATE = 2e-3
 
 
 class Classifier(nn.Module):
-    """Six-layer CNN. The same network and schedule serve the judge and the classification accuracy score."""
+    """Five convolutions and two linear layers; the judge and the classification accuracy score share it."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -67,15 +67,16 @@ def train_classifier(pixels: NDArray[np.uint8], labels: NDArray[np.int64], num_c
     """A classifier of pixels [N, H, W, C] with labels [N]; the same input gives the same network on one machine."""
     data, targets = torch.from_numpy(pixels), torch.from_numpy(labels)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         network: Classifier = Classifier(pixels.shape[-1], num_classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(network.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=1e-2, fused=True)
-        steps = EPOCHS * (len(data) // BATCH)
+        batch_size = min(BATCH, len(data))
+        steps = EPOCHS * (len(data) // batch_size)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
         with tqdm(total=steps, desc=title, unit="step", leave=False, disable=None) as bar:
             for _ in range(EPOCHS):
                 order = torch.randperm(len(data))
-                for batch in order.split(BATCH)[: len(data) // BATCH]:
+                for batch in order.split(batch_size)[: len(data) // batch_size]:
                     with torch.autocast("cpu", torch.bfloat16):
                         logits, _ = network(data[batch])
                     loss = F.cross_entropy(logits.float(), targets[batch])
@@ -125,10 +126,10 @@ def write_judge(network: Classifier, pixels: NDArray[np.uint8], path: Path) -> N
     write_onnx(network, {"pixels": torch.from_numpy(pixels[:2])}, ["logits", "features"], path)
 
 
-def judge_of(dataset: AbstractDataset, train: Pictures) -> Judge:
-    """The judge of a data set: trained on its training split the first time, from the cache ever after."""
-    what = json.dumps([repr(dataset), len(train), FEATURES, BATCH, EPOCHS, PEAK_LEARNING_RATE])
-    key = hashlib.sha256(what.encode() + train.pixels.numpy().tobytes()).hexdigest()[:12]
+def judge_of(train: Pictures) -> Judge:
+    """The judge of a training split: trained on it the first time, from the cache ever after."""
+    what = json.dumps([train.fingerprint, FEATURES, BATCH, EPOCHS, PEAK_LEARNING_RATE])
+    key = hashlib.sha256(what.encode()).hexdigest()[:12]
     path = cache_directory() / "judges" / f"{key}.onnx"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,12 @@ class Upsample2x(nn.Module):
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def as_bytes(images: Tensor) -> Tensor:
+    """Images [N, C, H, W] in [-1, 1] as uint8 [N, H, W, C]: clamped, rounded half to even."""
+    levels = torch.round((images.clamp(-1, 1) + 1) * 127.5)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1)
+
+
 class ProjectionHead(nn.Module):
     """Two scores from features: "is it real" and "does it match the class"; the logit is their sum.
 

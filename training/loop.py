@@ -1,5 +1,6 @@
 """The one training loop. It knows schedule, state, reporting and saving; it names no paper and no network."""
 
+import itertools
 import logging
 import signal
 import sys
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from training import checkpoint, samples
 from training.datasets import Pictures
 from training.health import Health, non_finite
-from training.methods import AbstractMethod, Progress
+from training.methods import AbstractMethod, Draw, Progress
 from training.recipe import Recipe, Schedule
 from training.run import Run
 from training.sampler import EpochSampler
@@ -43,6 +44,8 @@ class State:
 
     method: AbstractMethod
     sampler: EpochSampler
+    data: str
+    """Fingerprint of what is trained on."""
     nimg: int = 0
     rollbacks: int = 0
 
@@ -52,6 +55,7 @@ class State:
             "sampler": self.sampler.state_dict(),
             "nimg": self.nimg,
             "rollbacks": self.rollbacks,
+            "data": self.data,
             "rng": checkpoint.capture_rng(),
         }
 
@@ -62,8 +66,11 @@ class State:
         checkpoint.restore_rng(state["rng"])
 
     def is_finite(self) -> bool:
-        """Whether every weight is a number."""
-        return all(bool(p.isfinite().all()) for net in self.method.networks.values() for p in net.parameters())
+        """Whether every weight, and every number that the optimisers remember, is finite."""
+        networks, optimizers = self.method.networks.values(), self.method.optimizers.values()
+        remembered = (t for o in optimizers for kept in o.state.values() for t in kept.values() if torch.is_tensor(t))
+        weights = (t for network in networks for t in network.state_dict().values())
+        return all(bool(tensor.isfinite().all()) for tensor in itertools.chain(weights, remembered))
 
 
 @dataclass
@@ -94,21 +101,19 @@ def train(recipe: Recipe, data: Pictures, method: AbstractMethod, run: Run) -> N
     """
     schedule = recipe.schedule
     total_nimg = round(schedule.total_kimg * 1000)
-    state = State(method, EpochSampler(len(data), schedule.batch_size, recipe.seed))
-    if (saved := run.load_state()) is not None:
+    sampler = EpochSampler(len(data), schedule.batch_size, recipe.seed)
+    state = State(method, sampler, data.fingerprint)
+    if (saved := run.load_state(data)) is not None:
         state.load_state_dict(saved)
         logger.info("going on from %d of %d images", state.nimg, total_nimg)
     run.forget_after(state.nimg)
     if saved is None:
-        run.save_state(state.state_dict())
         run.add_sheet(0, samples.sheet(method.preview()))
+        run.save_state(state.state_dict())
 
-    device = recipe.compute.torch_device
-
-    def draw() -> tuple[Tensor, ...]:
-        return tuple(tensor.to(device) for tensor in data.batch(state.sampler.draw()))
-
-    averages, health = Averages(), Health()
+    draw = drawing(data, sampler, recipe.compute.torch_device)
+    averages, health = Averages(), Health(method.symptoms)
+    saved_nimg = state.nimg
     with (
         stop_signals() as stopping,
         SummaryWriter(str(run.tensorboard), purge_step=state.nimg + 1) as board,
@@ -123,14 +128,13 @@ def train(recipe: Recipe, data: Pictures, method: AbstractMethod, run: Run) -> N
             # Report.
             if done or due(schedule.report_kimg, state.nimg, schedule):
                 scalars = averages.take()
-                if (diversity := method.diversity()) is not None:
-                    scalars["samples/diversity"] = diversity
                 if (bad := non_finite(scalars)) or not state.is_finite():
-                    roll_back(state, run, bad or ["weights"])
-                    averages.take()
+                    roll_back(state, run, data, bad or ["weights"])
                     bar.n = state.nimg
                     bar.refresh()
                     continue
+                if (diversity := method.diversity()) is not None:
+                    scalars["samples/diversity"] = diversity
                 run.append_metrics(state.nimg, scalars)
                 for name, value in scalars.items():
                     board.add_scalar(name, value, state.nimg)
@@ -145,9 +149,15 @@ def train(recipe: Recipe, data: Pictures, method: AbstractMethod, run: Run) -> N
             # Save; never a state that could not be returned to.
             if (done or stopping or due(schedule.save_kimg, state.nimg, schedule)) and state.is_finite():
                 run.save_state(state.state_dict())
+                saved_nimg = state.nimg
             if stopping and not done:
-                raise TrainingStopped(f"stopped at {state.nimg} of {total_nimg} images; the same command goes on")
+                raise TrainingStopped(f"saved at {saved_nimg} of {total_nimg} images; the same command goes on")
     run.animate()
+
+
+def drawing(data: Pictures, sampler: EpochSampler, device: torch.device) -> Draw:
+    """Batches of `data` on the device, in the sampler's order."""
+    return lambda: tuple(tensor.to(device) for tensor in data.batch(sampler.draw()))
 
 
 def progress_bar(title: str, nimg: int, total_nimg: int) -> "tqdm[Any]":
@@ -164,23 +174,23 @@ def due(every_kimg: float, nimg: int, schedule: Schedule) -> bool:
     return nimg // every > (nimg - schedule.batch_size) // every
 
 
-def roll_back(state: State, run: Run, bad: list[str]) -> None:
+def roll_back(state: State, run: Run, data: Pictures, bad: list[str]) -> None:
     """Return to the last saved state, once in a run's life, and go on with other random numbers."""
     what = f"{', '.join(bad)} became NaN or infinite before {state.nimg} images"
-    saved = run.load_state()
+    advice = state.method.advice_on_nan
+    saved = run.load_state(data)
     if saved is None or saved["rollbacks"] > 0:
         raise TrainingDiverged(
-            f"{what}, after a return to the last good state already. "
-            "Try a lower learning rate, a larger r1/r2 weight or precision = 'fp32', as a new run."
+            f"{what}, after a return to the last good state already. {advice} Start it as a new run."
         )
     state.load_state_dict(saved)
     state.rollbacks += 1
     torch.manual_seed(torch.initial_seed() + state.rollbacks)
-    state.sampler.seed += state.rollbacks
+    state.sampler.reseed(state.sampler.seed + state.rollbacks)
     run.forget_after(state.nimg)
     # At once, so that a kill does not buy another try.
     run.save_state(state.state_dict())
-    logger.warning("%s; returned to %d images and went on with other random numbers", what, state.nimg)
+    logger.warning("%s; returned to %d images and went on with other random numbers. %s", what, state.nimg, advice)
 
 
 @contextmanager
@@ -200,13 +210,8 @@ def stop_signals() -> Iterator[list[int]]:
 
 def images_per_second(recipe: Recipe, data: Pictures, method: AbstractMethod) -> float:
     """Measured speed of training steps; `method` is spent afterwards."""
-    sampler = EpochSampler(len(data), recipe.schedule.batch_size, recipe.seed)
-    device = recipe.compute.torch_device
-
-    def draw() -> tuple[Tensor, ...]:
-        return tuple(tensor.to(device) for tensor in data.batch(sampler.draw()))
-
     schedule = recipe.schedule
+    draw = drawing(data, EpochSampler(len(data), schedule.batch_size, recipe.seed), recipe.compute.torch_device)
     total_nimg = round(schedule.total_kimg * 1000)
 
     def run_for(seconds: float, nimg: int) -> int:

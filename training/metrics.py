@@ -56,7 +56,7 @@ def kernel_distance(real: Features, fake: Features) -> dict[str, float]:
     metric.update(torch.from_numpy(real), real=True)
     metric.update(torch.from_numpy(fake), real=False)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         mean, _ = metric.compute()
     return {"kd": float(mean)}
 
@@ -80,37 +80,3 @@ FEATURE_METRICS: dict[str, Callable[[Features, Features], dict[str, float]]] = {
 """Functions of (real features, other features); each gives one number or several that are computed together."""
 
 LOWER_IS_BETTER = {"fd", "kd"}
-
-
-class RandomFeatures(nn.Module):
-    """64 features of a convolutional network that nobody trained: always at hand, the same for everyone.
-
-    Reference: Naeem et al., 2020, arXiv:2002.09797, section 4.3, who recommend random embeddings where pretrained ones
-    do not fit the data.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.body = nn.Sequential(
-                nn.Conv2d(channels, 16, 4, stride=2, padding=1),
-                nn.LeakyReLU(0.2),
-                nn.Conv2d(16, 32, 4, stride=2, padding=1),
-                nn.LeakyReLU(0.2),
-                nn.Conv2d(32, 64, 3, padding=1),
-                nn.AdaptiveAvgPool2d(4),
-                nn.Flatten(),
-                nn.Linear(1024, 64),
-            )
-        self.requires_grad_(False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Features [N, 64] of images [N, C, H, W] in [-1, 1]."""
-        features: Tensor = self.body(images)
-        return features
-
-
-def spread(features: Tensor) -> float:
-    """Mean Euclidean distance between two different rows of features [N, d]."""
-    return float(torch.pdist(features).mean())

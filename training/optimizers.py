@@ -1,5 +1,6 @@
 """Optimisers and how their settings change over a run."""
 
+from pydantic import Field, field_validator
 from torch import nn
 from torch.optim import Adam, Optimizer
 
@@ -14,8 +15,15 @@ class AdamConfig(Section):
     """
 
     learning_rate: Anneal = Anneal(start=2e-4, end=5e-5)
-    beta1: float = 0.0
+    beta1: float = Field(default=0.0, ge=0, lt=1)
     beta2: Anneal = Anneal(start=0.9, end=0.99)
+
+    @field_validator("beta2")
+    @classmethod
+    def _is_a_share(cls, beta2: Anneal) -> Anneal:
+        if not max(beta2.start, beta2.end) < 1:
+            raise ValueError("must stay below 1")
+        return beta2
 
     def build(self, network: nn.Module) -> Optimizer:
         """Adam over the network's own parameters."""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from service.manifest import Metric
 from training import checkpoint, samples
+from training.datasets import Pictures
 from training.judge import JUDGE_FILE
 from training.recipe import Recipe, read_recipe
 
@@ -96,9 +97,21 @@ class Run:
     def save_state(self, state: dict[str, Any]) -> None:
         checkpoint.save(state, self.state_file)
 
-    def load_state(self) -> dict[str, Any] | None:
-        """The last saved state, or None before the first."""
-        return checkpoint.load(self.state_file) if self.state_file.exists() else None
+    def load_state(self, data: Pictures) -> dict[str, Any] | None:
+        """The last saved state, or None before the first.
+
+        Raises:
+            RunError: if it was trained on other pictures, labels or classes than `data`.
+        """
+        if not self.state_file.exists():
+            return None
+        state = checkpoint.load(self.state_file)
+        if state["data"] != data.fingerprint:
+            raise RunError(
+                f"the data are not those that {self.path} was started with ({len(data)} pictures now, of classes "
+                f"{', '.join(data.classes) or 'none'}). Bring those back, or start anew with --run."
+            )
+        return state
 
     def append_metrics(self, nimg: int, scalars: dict[str, float]) -> None:
         with self.metrics_file.open("a") as stream:
@@ -130,7 +143,10 @@ class Run:
 
     def save_evaluation(self, nimg: int, metrics: dict[str, Metric], judge: Path) -> None:
         """Keep what was measured of the weights at `nimg`, with the judge that measured it."""
-        shutil.copyfile(judge, self.judge_file)
+        self.evaluation_file.unlink(missing_ok=True)  # never old numbers beside a new judge
+        aside = self.judge_file.with_suffix(".writing")
+        shutil.copyfile(judge, aside)
+        aside.replace(self.judge_file)
         values = {name: metric.model_dump() for name, metric in metrics.items()}
         aside = self.evaluation_file.with_suffix(".writing")
         aside.write_text(json.dumps({"nimg": nimg, "metrics": values}, indent=2))

@@ -33,12 +33,17 @@ class EpochSampler:
         self.cursor += self.batch_size
         return indices
 
+    def reseed(self, seed: int) -> None:
+        """Go on in another order; the place in the epoch stays."""
+        self.seed = seed
+        self._order = self._permutation()
+
     def state_dict(self) -> dict[str, int]:
         return {"seed": self.seed, "epoch": self.epoch, "cursor": self.cursor}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.seed, self.epoch, self.cursor = state["seed"], state["epoch"], state["cursor"]
-        self._order = self._permutation()
+        self.epoch, self.cursor = state["epoch"], state["cursor"]
+        self.reseed(state["seed"])
 
     def _permutation(self) -> Tensor:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)

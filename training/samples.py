@@ -6,19 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 GAP = 2
 MAX_FRAMES = 48
-
-
-def as_bytes(images: Tensor) -> Tensor:
-    """Images [N, C, H, W] in [-1, 1] as uint8 [N, H, W, C]: clamped, rounded half to even."""
-    levels = torch.round((images.clamp(-1, 1) + 1) * 127.5)
-    return levels.to(torch.uint8).permute(0, 2, 3, 1)
+MAX_ROWS = 20
+"""Classes that a sheet shows; nobody looks at more."""
 
 
 def sheet(pixels: NDArray[np.uint8]) -> Image.Image:

@@ -3,19 +3,19 @@
 import math
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from training.config import Section
 
 
 class Anneal(Section):
-    """A value that goes from `start` to `end` along half a cosine; in a recipe a plain number stays what it is.
+    """From `start` to `end` along half a cosine, neither below 0; in a recipe a plain number stays what it is.
 
     Reference: Loshchilov & Hutter, "SGDR", 2016, arXiv:1608.03983, eq. 5.
     """
 
-    start: float
-    end: float
+    start: float = Field(ge=0, allow_inf_nan=False)
+    end: float = Field(ge=0, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -16,9 +16,9 @@ from service.telemetry import Metrics
 from training.__main__ import RECIPES, build
 from training.datasets import Pictures
 from training.export import OnnxSampler, export
+from training.layers import as_bytes
 from training.methods import Progress
 from training.recipe import read_recipe
-from training.samples import as_bytes
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def trained():
 
 def test_from_a_training_step_to_a_picture_over_http(trained, tmp_path):
     recipe, method = trained
-    export(recipe, method, tmp_path / "fresh", bundle_version="1", metrics={})
+    export(recipe, method, tmp_path / "fresh", bundle_version="1", images=20, metrics={})
     lifecycle = Lifecycle(Settings(models_dir=tmp_path), Metrics())
     with TestClient(create_app(lifecycle)) as client:
         while "being loaded" in client.get("/readyz").text:

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
+BENTOML = Path(sys.executable).with_name("bentoml")
 PATIENCE = 60  # seconds; a busy machine is no failure
 
 
@@ -56,7 +57,7 @@ class Server:
 
 
 @contextmanager
-def serving(home: Path, models: Path, **settings: str) -> Iterator[Server]:
+def serving(home: Path, models: Path, *, target: str = "service.api:Ganery", **settings: str) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -68,7 +69,7 @@ def serving(home: Path, models: Path, **settings: str) -> Iterator[Server]:
         "SERVICE_PROVIDER": "cpu",
         **settings,
     }
-    command = [Path(sys.executable).with_name("bentoml"), "serve", "service.api:Ganery"]
+    command = [BENTOML, "serve", target]
     log = home / "log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
@@ -177,3 +178,22 @@ def test_without_a_good_bundle_it_lives_and_is_not_ready(tmp_path):
         assert is_problem(server.client.get("/readyz"), 503)
         assert server.client.get("/livez").status_code == 200
         assert server.stop() == 0
+
+
+def test_a_built_bento_holds_the_service_only_and_serves(tmp_path, models):
+    environment = {
+        **os.environ,
+        "BENTOML_HOME": str(tmp_path / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "PATH": f"{BENTOML.parent}{os.pathsep}{os.environ['PATH']}",  # else BentoML does not find uv, and installs it
+    }
+    built = subprocess.run(
+        [BENTOML, "build", "--output", "tag"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    (source,) = (tmp_path / "bentoml" / "bentos").glob("*/*/src")
+    assert {path.name for path in source.iterdir()} <= {"service", "models", "LICENSE", "bentofile.yaml"}
+    assert (source / "service" / "web" / "index.html").exists()
+    with serving(tmp_path, models, target=str(source.parent)) as server:
+        server.wait_for('"ready"')
+        assert server.client.post("/generate", json={"seed": 42, "class": "two"}).status_code == 200

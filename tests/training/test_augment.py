@@ -28,9 +28,9 @@ def test_translation_shifts_by_at_most_an_eighth():
 
 
 def test_cutout_leaves_at_least_three_quarters():
-    share = (cutout(IMAGES) == 0).float().mean((1, 2, 3))
+    share = (cutout(IMAGES.repeat(8, 1, 1, 1)) == 0).float().mean((1, 2, 3))
     assert (share > 0).all()
-    assert (share <= 0.25).all()
+    assert share.max() == 0.25  # some square lies whole within its image
 
 
 def test_probability_is_the_share_of_changed_images():

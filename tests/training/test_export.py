@@ -14,9 +14,9 @@ from training import export as export_module
 from training.__main__ import build
 from training.datasets import Pictures
 from training.export import OnnxSampler, Parity, export
+from training.layers import as_bytes
 from training.onnx_file import ExportError, write_onnx
 from training.recipe import parse_recipe
-from training.samples import as_bytes
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def method(recipe):
 
 
 def write(recipe, method, target, **settings):
-    return export(recipe, method, target, bundle_version="1", metrics=settings.pop("metrics", {}), **settings)
+    return export(
+        recipe, method, target, bundle_version="1", images=96, metrics=settings.pop("metrics", {}), **settings
+    )
 
 
 def test_a_bundle_says_everything_about_itself(recipe, method, tmp_path):
@@ -118,3 +120,16 @@ def test_an_unconditional_generator_has_no_input_y(tables, tmp_path):
     assert manifest["classes"] is None
     session = onnxruntime.InferenceSession((tmp_path / "plain" / GENERATOR_FILE).read_bytes())
     assert [node.name for node in session.get_inputs()] == ["z", "psi"]
+
+
+@pytest.mark.parametrize("name", ["Fashion", ".hidden", "a b"])
+def test_a_name_that_no_bundle_may_have_is_refused_first(recipe, method, tmp_path, name):
+    with pytest.raises(ExportError, match="is no name for a bundle"):
+        write(recipe, method, tmp_path / name)
+
+
+def test_a_directory_that_is_no_bundle_is_left_alone(recipe, method, tmp_path):
+    (tmp_path / "models" / "fashion").mkdir(parents=True)
+    with pytest.raises(ExportError, match="exists and is no bundle"):
+        write(recipe, method, tmp_path / "models")
+    assert (tmp_path / "models" / "fashion").is_dir()

@@ -76,6 +76,19 @@ def test_a_file_that_was_cut_short_is_brought_again(miniature):
     assert len(FashionMNIST().load("train")) == 20
 
 
+def test_a_source_that_gives_something_else_is_passed_over(miniature, monkeypatch):
+    def proxy_page(folder: Path) -> None:
+        (folder / "train-images-idx3-ubyte.gz").write_text("<html>sign in</html>")
+
+    def copy(folder: Path) -> None:
+        for file in miniature.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+
+    monkeypatch.setattr(fashion_mnist, "SOURCES", {"site": proxy_page, "package": copy})
+    FashionMNIST().bring()
+    assert len(FashionMNIST().load("train")) == 20
+
+
 def test_no_source_at_all_says_what_to_do(miniature, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "SOURCES", {"site": refuse})
     with pytest.raises(DatasetError, match=r"site: no route to host.*--from PATH"):

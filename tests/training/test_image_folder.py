@@ -12,8 +12,8 @@ from training.datasets.image_folder import ImageFolder
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
+    """One class, still empty."""
+    (tmp_path / "cat").mkdir()
     return tmp_path
 
 
@@ -41,20 +41,21 @@ def test_splits_share_no_file_and_miss_none(pictures):
     train, test = dataset.load("train"), dataset.load("test")
     assert len(train) + len(test) == 120
     assert 20 <= len(test) <= 55
-    assert dataset.card().size == len(train)
     seen = {picture.numpy().tobytes() for picture in train.pixels}
     assert not any(picture.numpy().tobytes() in seen for picture in test.pixels)
 
 
 def test_corrupt_files_are_named_counted_and_left_out(folder, caplog):
-    Image.new("RGB", (8, 8)).save(folder / "cat" / "good.png")
+    (folder / "dog").mkdir()
+    for name in ("cat", "dog"):
+        Image.new("RGB", (8, 8)).save(folder / name / "good.png")
     (folder / "dog" / "torn.png").write_bytes((folder / "cat" / "good.png").read_bytes()[:40])
     (folder / "dog" / "text.jpg").write_text("not a picture")
     (folder / "dog" / "notes.txt").write_text("passed over")
-    assert len(all_of(folder).load("train")) == 1
+    assert len(all_of(folder).load("train")) == 2
     assert "torn.png" in caplog.text
     assert "text.jpg" in caplog.text
-    assert "2 of 3 train pictures were left out" in caplog.text
+    assert "2 of 4 train pictures were left out" in caplog.text
 
 
 def test_the_middle_is_cut_out(folder):
@@ -66,7 +67,7 @@ def test_the_middle_is_cut_out(folder):
 
 def test_crop_none_refuses_what_is_not_square(folder):
     Image.new("RGB", (8, 24)).save(folder / "cat" / "high.png")
-    with pytest.raises(DatasetError, match="no readable train picture"):
+    with pytest.raises(DatasetError, match="no readable picture to train on in cat"):
         all_of(folder, crop="none").load("train")
 
 
@@ -75,7 +76,7 @@ def test_transparency_shows_white_and_orientation_is_obeyed(folder):
     turned = Image.fromarray(np.repeat(np.array([[0], [255]], np.uint8), 8, 1).repeat(4, 0))
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
-    turned.convert("RGB").save(folder / "dog" / "turned.png", exif=exif)
+    turned.convert("RGB").save(folder / "cat" / "turned.png", exif=exif)
     clear, upright = all_of(folder).load("train").pixels
     assert (clear == 255).all()
     assert upright[:, 0].float().mean() > 250
@@ -92,3 +93,15 @@ def test_impossible_settings_are_refused():
         ImageFolder("x", size=8, channels=3, held_out=1.0)
     with pytest.raises(RecipeError, match="size is 0"):
         ImageFolder("x", size=0, channels=3)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(folder):
+    Image.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(folder / "cat" / "deep.png")
+    assert (all_of(folder).load("train").pixels == 0x80).all()
+
+
+def test_a_class_without_a_picture_to_train_on_is_refused(folder):
+    Image.new("RGB", (8, 8)).save(folder / "cat" / "only.png")
+    (folder / "dog").mkdir()
+    with pytest.raises(DatasetError, match="no readable picture to train on in dog"):
+        all_of(folder).load("train")

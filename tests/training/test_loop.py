@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from training import loop
+from training import checkpoint, loop
 from training.__main__ import build
+from training.datasets import Pictures
 from training.methods import AbstractMethod
 from training.recipe import Recipe, parse_recipe
 from training.run import Run, RunError
@@ -27,8 +28,7 @@ def train(recipe: Recipe, run: Run, method: AbstractMethod | None = None) -> Abs
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
-    state = run.load_state()
-    assert state is not None
+    state = checkpoint.load(run.state_file)
     return {
         f"{network}.{name}": tensor
         for network, tensors in state["method"]["networks"].items()
@@ -86,7 +86,7 @@ def test_stopped_and_started_again_is_as_never_stopped(recipe, tmp_path, uninter
     run = Run(tmp_path / "stopped")
     method = build(recipe, recipe.data.load("train"))
     stopping = StopsAt(method, lambda _: signal.raise_signal(number), at)
-    with pytest.raises(loop.TrainingStopped, match="the same command goes on"):
+    with pytest.raises(loop.TrainingStopped, match=r"saved at .* the same command goes on"):
         train(recipe, run, stopping)
     train(recipe, run)
     assert_same_weights(run, uninterrupted)
@@ -129,8 +129,7 @@ def test_nan_returns_once_to_the_last_good_state(recipe, tmp_path, caplog):
     train(recipe, run, method)
     assert "returned to 80 images" in caplog.text
     assert all(tensor.isfinite().all() for tensor in weights(run).values())
-    state = run.load_state()
-    assert state is not None
+    state = checkpoint.load(run.state_file)
     assert (state["nimg"], state["rollbacks"]) == (240, 1)
 
 
@@ -172,3 +171,24 @@ def test_the_measured_speed_is_positive_and_spends_no_random_numbers_of_the_run(
     assert loop.images_per_second(recipe, data, build(recipe, data)) > 0
     first = build(recipe, data).generator.stem.weight
     assert torch.equal(first, build(recipe, data).generator.stem.weight)
+
+
+def test_after_a_return_stopping_and_starting_is_still_as_never_stopping(recipe, tmp_path):
+    whole, stopped = Run(tmp_path / "whole"), Run(tmp_path / "stopped")
+
+    def method() -> AbstractMethod:
+        return StopsAt(build(recipe, recipe.data.load("train")), poison, at=14)
+
+    train(recipe, whole, method())
+    twice = StopsAt(method(), lambda _: signal.raise_signal(signal.SIGTERM), at=20)
+    with pytest.raises(loop.TrainingStopped):
+        train(recipe, stopped, twice)
+    train(recipe, stopped)
+    assert_same_weights(whole, stopped)
+
+
+def test_other_data_are_noticed(recipe, uninterrupted):
+    data = recipe.data.load("train")
+    renamed = Pictures(data.pixels, data.labels, ("left", "above"))
+    with pytest.raises(RunError, match="the data are not those"):
+        loop.train(recipe, renamed, build(recipe, renamed), uninterrupted)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
@@ -53,11 +54,11 @@ def _initialise(module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class DCGANGeneratorConfig(GeneratorConfig):
-    z_dim: int = 64
-    embedding_dim: int = 64
-    base_channels: int = 32
+    z_dim: PositiveInt = 64
+    embedding_dim: PositiveInt = 64
+    base_channels: PositiveInt = 32
     """Channels at full resolution; doubled at each halving."""
-    max_channels: int = 256
+    max_channels: PositiveInt = 256
 
     def build(self, shape: PictureShape) -> "DCGANGenerator":
         return DCGANGenerator(self, shape)
@@ -95,10 +96,10 @@ class DCGANGenerator(Generator):
 
 @dataclass(frozen=True)
 class DCGANDiscriminatorConfig(DiscriminatorConfig):
-    base_channels: int = 32
+    base_channels: PositiveInt = 32
     """Channels at full resolution; doubled at each halving."""
-    max_channels: int = 256
-    feature_dim: int = 256
+    max_channels: PositiveInt = 256
+    feature_dim: PositiveInt = 256
     spectral_norm: bool = False
     """Bound each layer's Lipschitz constant, for objectives without a gradient penalty (Miyato et al. 2018)."""
 

@@ -1,10 +1,12 @@
 """What every data set is."""
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +42,14 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sha256 of pixels, labels and classes: other data have another one."""
+        digest = hashlib.sha256(repr((tuple(self.pixels.shape), self.classes)).encode())
+        digest.update(self.pixels.numpy().tobytes())
+        digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()
+
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(images float32 [N, C, H, W] in [-1, 1], labels int64 [N])."""
         return self.pixels[indices].to(torch.float32).div_(127.5).sub_(1), self.labels[indices]
@@ -48,9 +58,6 @@ class Pictures:
 class AbstractDataset(Component, ABC):
     """A source of pictures; its fields are the keys of a recipe's `[data]` table."""
 
-    has_held_out: ClassVar[bool] = True
-    """Whether `load("test")` yields pictures that no generator is trained on."""
-
     @abstractmethod
     def bring(self, source: Path | None = None) -> Path:
         """Make the data available on this machine and verify them; done twice, the second time only verifies.
@@ -58,7 +65,8 @@ class AbstractDataset(Component, ABC):
         Args:
             source: a file or folder that holds the data already, instead of fetching them.
 
-        Returns: where they are.
+        Returns:
+            Where they are.
 
         Raises:
             DatasetError: if they cannot be had or are damaged.
@@ -73,5 +81,5 @@ class AbstractDataset(Component, ABC):
         """
 
     @abstractmethod
-    def card(self) -> DataSource:
-        """Name, version, licence and training size, for the manifest."""
+    def card(self, *, size: int) -> DataSource:
+        """Name, version and licence, for the manifest; `size` is how many pictures were really read."""

@@ -6,11 +6,11 @@ arXiv:1708.07747.
 
 import gzip
 import hashlib
+import http.client
 import os
 import shutil
 import subprocess
 import tempfile
-import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable
@@ -72,7 +72,8 @@ SOURCES: dict[str, Callable[[Path], None]] = {
     "public site": _from_site,
     "Debian package": _from_debian,
 }
-UNREACHABLE = (OSError, subprocess.SubprocessError, urllib.error.URLError, ValueError)
+# Whatever goes wrong with one source, a page of a proxy in its place included, the next one may do better.
+FAILURES = (OSError, subprocess.SubprocessError, http.client.HTTPException, ValueError, DatasetError)
 
 
 def _read(path: Path) -> bytes:
@@ -115,14 +116,15 @@ class FashionMNIST(AbstractDataset):
             with tempfile.TemporaryDirectory(prefix="ganery-") as scratch:
                 try:
                     fetch(Path(scratch))
-                except UNREACHABLE as error:
-                    failures.append(f"{title}: {error}")
-                    continue
-                for name in missing:
-                    _keep(Path(scratch), name, folder / name)
-            return folder
+                    for name in missing:
+                        _keep(Path(scratch), name, folder / name)
+                except FAILURES as error:
+                    reason = getattr(error, "stderr", None) or error
+                    failures.append(f"{title}: {str(reason).strip()}")
+                else:
+                    return folder
         raise DatasetError(
-            "no source of Fashion-MNIST can be reached (" + "; ".join(failures) + "). "
+            "no source gives Fashion-MNIST (" + "; ".join(failures) + "). "
             "Bring the four files yourself and name their folder with --from PATH."
         )
 
@@ -138,13 +140,13 @@ class FashionMNIST(AbstractDataset):
             CLASSES,
         )
 
-    def card(self) -> DataSource:
+    def card(self, *, size: int) -> DataSource:
         return DataSource(
             name="Fashion-MNIST",
             version="1.0",
             licence="MIT",
             homepage="https://github.com/zalandoresearch/fashion-mnist",
-            size=60_000,
+            size=size,
         )
 
     @staticmethod

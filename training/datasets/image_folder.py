@@ -63,20 +63,23 @@ class ImageFolder(AbstractDataset):
                 logger.warning("left out %s: %s", file, error)
         if refused:
             logger.warning("%d of %d %s pictures were left out", len(refused), len(files), split)
-        if not pixels:
+        empty = [name for label, name in enumerate(classes) if label not in labels]
+        if split == "train" and empty:
             raise DatasetError(
-                f"{self.path} has no readable {split} picture; types read: {', '.join(sorted(SUFFIXES))}"
+                f"{self.path} has no readable picture to train on in {', '.join(empty)}; "
+                f"types read: {', '.join(sorted(SUFFIXES))}"
             )
+        if not pixels:
+            raise DatasetError(f"{self.path} has no readable {split} picture; held_out is {self.held_out}")
         return Pictures(torch.from_numpy(np.stack(pixels)), torch.tensor(labels), tuple(classes))
 
-    def card(self) -> DataSource:
-        classes = self._classes()
+    def card(self, *, size: int) -> DataSource:
         return DataSource(
             name=Path(self.path).name,
             version="folder",
             licence=self.licence,
             homepage="local",
-            size=sum(len(self._files(name, "train")) for name in classes),
+            size=size,
         )
 
     def _classes(self) -> list[str]:
@@ -90,7 +93,7 @@ class ImageFolder(AbstractDataset):
 
     def _files(self, name: str, split: Split) -> list[Path]:
         folder = Path(self.path)
-        files = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        files = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         return [file for file in files if self._is_held_out(file.relative_to(folder)) == (split == "test")]
 
     def _is_held_out(self, relative: Path) -> bool:
@@ -103,6 +106,13 @@ class ImageFolder(AbstractDataset):
             picture = ImageOps.exif_transpose(opened)
             if picture.width != picture.height and self.crop == "none":
                 raise ValueError(f"is {picture.width} x {picture.height}, not square, and the recipe crops nothing")
+            if picture.mode.startswith("I;16"):
+                # Pillow would clip to 8 bits instead of scaling.
+                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            if picture.mode in ("I", "F"):
+                raise ValueError(
+                    f"has pixels of mode {picture.mode}, whose range is not known; save it with 8 or 16 bits"
+                )
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)

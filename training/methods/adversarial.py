@@ -24,17 +24,33 @@ from training.augment import Augment
 from training.compute import Compute
 from training.config import Section, choice, lookup
 from training.datasets import Pictures
+from training.diversity import Diversity
 from training.ema import EMA, EMAConfig
+from training.health import Symptom
+from training.layers import as_bytes
 from training.methods.base import AbstractMethod, Draw, Graph, Progress
-from training.metrics import RandomFeatures, spread
 from training.objectives import OBJECTIVES, AbstractObjective
 from training.optimizers import AdamConfig
 from training.penalties import PENALTIES
-from training.samples import as_bytes
+from training.samples import MAX_ROWS
 from training.schedules import Anneal
 
 PREVIEW_COLUMNS = 10
-DIVERSITY_SAMPLES_PER_CLASS = 32
+
+SYMPTOMS: dict[str, Symptom] = {
+    "discriminator overpowers generator": Symptom(
+        scalar="logits/real_above_fake",
+        is_ill=lambda share: share > 0.98,
+        advice="D puts {value:.1%} of real pictures above their fakes, so G's gradient fades. Try: a larger r1/r2 "
+        "weight, a lower discriminator learning rate, a smaller discriminator, or [augment] if the data are few.",
+    ),
+    "mode collapse": Symptom(
+        scalar="samples/diversity",
+        is_ill=lambda ratio: ratio < 0.5,
+        advice="samples of one class differ {value:.2f} times as much as the data do. Try: the relativistic objective "
+        "with r1 and r2, a larger penalty weight, a larger batch, or a lower generator learning rate.",
+    ),
+}
 
 
 class PenaltyConfig(Section):
@@ -98,6 +114,8 @@ class Adversarial(AbstractMethod):
 
     Config: ClassVar[type[Section]] = AdversarialConfig
     task: ClassVar[Task] = "generate"
+    symptoms: ClassVar[dict[str, Symptom]] = SYMPTOMS
+    advice_on_nan: ClassVar[str] = "Try: a lower learning rate, a larger r1/r2 weight, or precision = 'fp32'."
 
     def __init__(self, config: AdversarialConfig, data: Pictures, compute: Compute) -> None:
         self.config = config
@@ -107,6 +125,7 @@ class Adversarial(AbstractMethod):
         self.generator = compute.place(config.generator.build(shape))
         self.discriminator = compute.place(config.discriminator.build(shape))
         self.ema = EMA(self.generator, config.ema)
+        self._diversity = Diversity(data)
         self.networks: dict[str, nn.Module] = {
             "generator": self.generator,
             "discriminator": self.discriminator,
@@ -132,7 +151,7 @@ class Adversarial(AbstractMethod):
         self.discriminator.requires_grad_(True)
         with torch.no_grad():
             fake_images = self._generate(y)
-        real_logits, fake_logits = self._logits(real_images, fake_images, y)
+        real_logits, fake_logits = self._paired_logits(real_images, fake_images, y)
         loss = self.config.objective.discriminator_loss(real_logits, fake_logits)
         scalars = {
             "loss/discriminator": loss,
@@ -142,7 +161,7 @@ class Adversarial(AbstractMethod):
         }
         for penalty in self.config.penalties:
             if index % penalty.every == 0:
-                value = PENALTIES[penalty.name](self._judge, real_images, fake_images, self._labels(y))
+                value = PENALTIES[penalty.name](self._logits, real_images, fake_images, self._labels(y))
                 loss = loss + value * penalty.weight.at(fraction) * penalty.every
                 scalars[f"penalty/{penalty.name}"] = value
         self._update("discriminator", loss)
@@ -151,11 +170,11 @@ class Adversarial(AbstractMethod):
     def _train_generator(self, real_images: Tensor, y: Tensor) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)
         fake_images = self._generate(y)
-        fake_logits = self._judge(fake_images, self._labels(y))
+        fake_logits = self._logits(fake_images, self._labels(y))
         real_logits = None
         if self.config.objective.generator_needs_real_logits:
             with torch.no_grad():
-                real_logits = self._judge(real_images, self._labels(y))
+                real_logits = self._logits(real_images, self._labels(y))
         loss = self.config.objective.generator_loss(real_logits, fake_logits)
         self._update("generator", loss)
         return {"loss/generator": loss.detach()}
@@ -168,17 +187,17 @@ class Adversarial(AbstractMethod):
     def _labels(self, y: Tensor) -> Tensor | None:
         return y if self.data.classes else None
 
-    def _judge(self, images: Tensor, y: Tensor | None) -> Tensor:
+    def _logits(self, images: Tensor, y: Tensor | None) -> Tensor:
         """Logits of images as the discriminator sees them: augmented."""
         if self.config.augment is not None:
             images = self.config.augment(images)
         with self.compute.autocast():
             return self.discriminator(images, y).float()
 
-    def _logits(self, real_images: Tensor, fake_images: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _paired_logits(self, real_images: Tensor, fake_images: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """(real, fake) logits in one pass, which is faster than two and updates a spectral norm once."""
         labels = None if not self.data.classes else torch.cat([y, y])
-        real_logits, fake_logits = self._judge(torch.cat([real_images, fake_images]), labels).chunk(2)
+        real_logits, fake_logits = self._logits(torch.cat([real_images, fake_images]), labels).chunk(2)
         return real_logits, fake_logits
 
     def _update(self, name: str, loss: Tensor) -> None:
@@ -194,7 +213,7 @@ class Adversarial(AbstractMethod):
         return self.ema.average(z, self._labels(torch.tensor(labels, device=device)))
 
     def preview(self) -> NDArray[np.uint8]:
-        rows = max(1, len(self.data.classes))
+        rows = min(max(1, len(self.data.classes)), MAX_ROWS)
         seeds = list(range(PREVIEW_COLUMNS)) * rows
         labels = np.repeat(np.arange(rows), PREVIEW_COLUMNS).tolist()
         pixels = as_bytes(self.sample(seeds, labels)).cpu().numpy()
@@ -218,14 +237,5 @@ class Adversarial(AbstractMethod):
             output=Picture(height=size, width=size, channels=channels),
         )
 
-    def diversity(self) -> float:
-        """Mean distance between two samples of one class, over the same for the data; 0 = every sample alike."""
-        features = RandomFeatures(self.data.pixels.shape[1])
-        ratios = []
-        for label in range(max(1, len(self.data.classes))):
-            of_class = torch.nonzero(self.data.labels == label).squeeze(1)[:DIVERSITY_SAMPLES_PER_CLASS]
-            images, _ = self.data.batch(of_class)
-            seeds = range(DIVERSITY_SAMPLES_PER_CLASS)
-            samples = self.sample(seeds, [label] * DIVERSITY_SAMPLES_PER_CLASS).cpu()
-            ratios.append(spread(features(samples)) / max(spread(features(images)), 1e-8))
-        return float(np.mean(ratios))
+    def diversity(self) -> float | None:
+        return self._diversity(self.sample)

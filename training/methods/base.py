@@ -1,7 +1,7 @@
 """What the loop expects of a method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from service.manifest import Latent, Picture, Task
 from training.compute import Compute
 from training.config import Section
 from training.datasets import Pictures
+from training.health import Symptom
 
 Draw = Callable[[], tuple[Tensor, ...]]
 """The next batch of the training split, already on the device."""
@@ -60,6 +61,10 @@ class AbstractMethod(ABC):
     """The recipe's tables that belong to the method."""
     task: ClassVar[Task]
     """What the exported generator does."""
+    symptoms: ClassVar[Mapping[str, Symptom]] = {}
+    """Ways of going wrong that show in what `step` and `diversity` report."""
+    advice_on_nan: ClassVar[str]
+    """What to try when numbers stop being numbers."""
 
     networks: dict[str, nn.Module]
     """Everything that has weights to save, averages included."""
