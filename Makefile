@@ -9,6 +9,10 @@ NO_TORCH := .venv-no-torch
 DEV := .venv
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# A file's tests stay together, because they share a server or a bundle; one thread each, or they wait for one another.
+PARALLEL := --numprocesses auto --dist loadfile
+test-service test-training: export OMP_NUM_THREADS := 1
+
 # BentoML reports usage unless told not to, and keeps its files where we say.
 export BENTOML_DO_NOT_TRACK := true
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
@@ -43,10 +47,10 @@ test: lint test-service test-training  ## everything that CI runs
 # In an environment without torch, which proves that the service needs none.
 test-service: $(NO_TORCH)/.installed
 	! $(NO_TORCH)/bin/python -c 'import torch' 2>/dev/null
-	$(NO_TORCH)/bin/pytest tests/service
+	$(NO_TORCH)/bin/pytest $(PARALLEL) tests/service
 
 test-training: $(DEV)/.installed
-	$(DEV)/bin/pytest tests/training tests/project
+	$(DEV)/bin/pytest $(PARALLEL) tests/training tests/project
 
 lint: $(DEV)/.installed  ## ruff, mypy, import-linter
 	$(DEV)/bin/ruff check .

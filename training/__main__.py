@@ -20,7 +20,8 @@ from training.compute import Compute
 from training.config import RecipeError, lookup
 from training.datasets import DATASETS, DatasetError, Pictures
 from training.evaluate import Protocol, evaluate, table
-from training.export import OnnxSampler, export
+from training.export import export
+from training.graph import Sampler, open_graph
 from training.judge import JUDGE_FILE, Judge, judge_of
 from training.methods import METHODS, AbstractMethod
 from training.objectives import OBJECTIVES
@@ -114,7 +115,7 @@ def measure(arguments: argparse.Namespace) -> None:
         _check_files(manifest, target)
         shown, held_out = _splits(recipe, recipe.data.load("train"))
         judge = Judge(target / JUDGE_FILE) if JUDGE_FILE in manifest.sha256 else judge_of(shown)
-        sampler = OnnxSampler(target / GENERATOR_FILE, manifest.latent)
+        sampler = Sampler(open_graph(target / GENERATOR_FILE), manifest.latent)
         print(table(evaluate(sampler, shown, held_out, judge, _protocol(arguments))))
         return
     run = Run(target)
@@ -125,7 +126,7 @@ def measure(arguments: argparse.Namespace) -> None:
         graph = method.graph()
         assert graph.latent is not None
         write_onnx(graph.module, graph.inputs(2), ["pixels"], Path(scratch) / GENERATOR_FILE)
-        sampler = OnnxSampler(Path(scratch) / GENERATOR_FILE, graph.latent)
+        sampler = Sampler(open_graph(Path(scratch) / GENERATOR_FILE), graph.latent)
         metrics = evaluate(sampler, shown, held_out, judge, _protocol(arguments))
     run.save_evaluation(nimg, metrics, judge.path)
     print(table(metrics))

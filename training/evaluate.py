@@ -16,7 +16,7 @@ from training.datasets import Pictures
 from training.judge import Judge, Opinion, as_pixels, train_classifier
 from training.metrics import FEATURE_METRICS, LOWER_IS_BETTER
 
-Sampler = Callable[[NDArray[np.uint64], NDArray[np.int64]], NDArray[np.uint8]]
+Sample = Callable[[NDArray[np.uint64], NDArray[np.int64]], NDArray[np.uint8]]
 """(seeds [N], labels [N]) -> pixels [N, H, W, C]."""
 
 BATCH = 250
@@ -35,16 +35,16 @@ class Protocol:
     """Generated samples for the classification accuracy score; None = as many as there are real training pictures."""
 
 
-def evaluate(sampler: Sampler, train: Pictures, test: Pictures, judge: Judge, protocol: Protocol) -> dict[str, Metric]:
+def evaluate(sample: Sample, train: Pictures, test: Pictures, judge: Judge, protocol: Protocol) -> dict[str, Metric]:
     """Every number of the protocol, by its full name."""
     real = judge.opinion(as_pixels(test))
     accuracy = real.accuracy(test.labels.numpy())
     learnt_from = protocol.learnt_from or len(train)
     metrics = {
         "judge_accuracy": Metric(value=accuracy, better="higher", n=len(test), judge=judge.hash),
-        **_feature_metrics(sampler, train=train, test=test, judge=judge, real=real, judged=protocol.judged),
+        **_feature_metrics(sample, train=train, test=test, judge=judge, real=real, judged=protocol.judged),
         "cas": _classification_accuracy(
-            sampler, train=train, test=test, learnt_from=learnt_from, judge_accuracy=accuracy, judge_hash=judge.hash
+            sample, train=train, test=test, learnt_from=learnt_from, judge_accuracy=accuracy, judge_hash=judge.hash
         ),
     }
     return {_full_name(name, metric): metric for name, metric in metrics.items()}
@@ -54,13 +54,13 @@ def _full_name(name: str, metric: Metric) -> str:
     return f"{name}[judge@{metric.judge}]" if metric.judge else name
 
 
-def draw(sampler: Sampler, labels: NDArray[np.int64], first_seed: int, title: str) -> NDArray[np.uint8]:
+def draw(sample: Sample, labels: NDArray[np.int64], first_seed: int, title: str) -> NDArray[np.uint8]:
     """One sample per label, with seeds counting up from `first_seed`."""
     seeds = np.arange(len(labels), dtype=np.uint64) + np.uint64(first_seed)
     with tqdm(total=len(labels), desc=title, unit="img", leave=False, disable=None) as bar:
         parts = []
         for start in range(0, len(labels), BATCH):
-            parts.append(sampler(seeds[start : start + BATCH], labels[start : start + BATCH]))
+            parts.append(sample(seeds[start : start + BATCH], labels[start : start + BATCH]))
             bar.update(len(parts[-1]))
     return np.concatenate(parts)
 
@@ -71,10 +71,10 @@ def _some(pictures: Pictures, count: int) -> NDArray[np.int64]:
 
 
 def _feature_metrics(
-    sampler: Sampler, *, train: Pictures, test: Pictures, judge: Judge, real: Opinion, judged: int
+    sample: Sample, *, train: Pictures, test: Pictures, judge: Judge, real: Opinion, judged: int
 ) -> dict[str, Metric]:
     labels = test.labels.numpy()[_some(test, judged)]
-    samples = draw(sampler, labels, FIRST_SEED_TO_JUDGE, "samples for the judge")
+    samples = draw(sample, labels, FIRST_SEED_TO_JUDGE, "samples for the judge")
     noise = np.random.default_rng(0).integers(0, 256, (len(test), *samples.shape[1:]), np.uint8)
     fake = judge.opinion(samples)
     worst = judge.opinion(noise)
@@ -109,7 +109,7 @@ def _feature_metrics(
 
 
 def _classification_accuracy(
-    sampler: Sampler, *, train: Pictures, test: Pictures, learnt_from: int, judge_accuracy: float, judge_hash: str
+    sample: Sample, *, train: Pictures, test: Pictures, learnt_from: int, judge_accuracy: float, judge_hash: str
 ) -> Metric:
     """Accuracy on real held-out pictures of a network that saw only generated ones.
 
@@ -120,7 +120,7 @@ def _classification_accuracy(
     """
     chosen = _some(train, learnt_from)
     labels = train.labels.numpy()[chosen]
-    samples = draw(sampler, labels, FIRST_SEED_TO_LEARN_FROM, "samples to learn from")
+    samples = draw(sample, labels, FIRST_SEED_TO_LEARN_FROM, "samples to learn from")
     pixels, truth, num_classes = as_pixels(test), test.labels.numpy(), len(train.classes)
 
     def accuracy(shown: NDArray[np.uint8], of: NDArray[np.int64], title: str) -> float:

@@ -11,34 +11,27 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from service import latents
 from service.manifest import (
     GENERATOR_FILE,
     MANIFEST_FILE,
     SAMPLES_FILE,
-    Golden,
-    Latent,
     Manifest,
     Metric,
     ModelName,
     file_sha256,
 )
 from training import samples
-from training.methods import AbstractMethod, Graph
+from training.graph import Graph, open_graph
+from training.methods import AbstractMethod
 from training.onnx_file import ExportError, write_onnx
 from training.recipe import Recipe
 
 PARITY_BATCHES = (1, 2, 7, 32)
 MAX_LEVELS = 1
 MAX_SHARE = 1e-3
-SHEET_COLUMNS = 12
-GOLDEN_SEEDS = (0, 42)
 
 
 @dataclass(frozen=True)
@@ -60,32 +53,16 @@ class Parity:
         return f"batch {self.batch:>3}: at most {self.levels} level(s) on {self.share:.4%} of the values  {verdict}"
 
 
-class OnnxSampler:
-    """An exported generator as the evaluation calls it: seeds and labels in, pixels out."""
-
-    def __init__(self, path: Path, latent: Latent) -> None:
-        self.latent = latent
-        self._session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-        self._names = {node.name for node in self._session.get_inputs()}
-
-    def __call__(self, seeds: NDArray[np.uint64], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """uint8 [N, H, W, C] at psi = 1."""
-        z = latents.draw(seeds.tolist(), self.latent.z_dim, self.latent.scheme)
-        inputs = {"z": z, "y": labels, "psi": np.ones(len(z), np.float32)}
-        (pixels,) = self._session.run(["pixels"], {name: inputs[name] for name in self._names})
-        return np.asarray(pixels)
-
-
 def check_parity(graph: Graph, path: Path) -> list[Parity]:
     """Compare torch with ONNX Runtime at several batch sizes."""
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    run = open_graph(path)
     results = []
     for batch in PARITY_BATCHES:
         inputs = graph.inputs(batch)
         with torch.no_grad():
             expected = graph.module(**inputs).numpy().astype(np.int16)
-        (actual,) = session.run(["pixels"], {name: tensor.numpy() for name, tensor in inputs.items()})
-        difference = np.abs(np.asarray(actual).astype(np.int16) - expected)
+        actual = run({name: tensor.numpy() for name, tensor in inputs.items()})
+        difference = np.abs(actual.astype(np.int16) - expected)
         results.append(Parity(batch, int(difference.max()), float((difference > 0).mean())))
     return results
 
@@ -140,13 +117,12 @@ def export(
             metrics=metrics,
             created_with=_versions(),
         )
-        assert graph.latent is not None
-        generator = OnnxSampler(folder / GENERATOR_FILE, graph.latent)
-        samples.save(_sheet(generator, len(graph.classes or ("",))), folder / SAMPLES_FILE)
+        run = open_graph(folder / GENERATOR_FILE)
+        samples.save(samples.sheet(graph.sheet(run)), folder / SAMPLES_FILE)
         write_manifest(
             manifest.model_copy(
                 update={
-                    "golden": _golden(generator, manifest),
+                    "golden": graph.golden(run),
                     "sha256": {
                         path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST_FILE
                     },
@@ -192,28 +168,6 @@ def _written_aside(target: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(target)
             raise
-
-
-def _sheet(generator: OnnxSampler, rows: int) -> Image.Image:
-    """A row per class; seeds count up from 0 through all the rows, so that no two samples share a latent."""
-    seeds = np.arange(rows * SHEET_COLUMNS, dtype=np.uint64)
-    pixels = generator(seeds, np.repeat(np.arange(rows), SHEET_COLUMNS))
-    return samples.sheet(pixels.reshape(rows, SHEET_COLUMNS, *pixels.shape[1:]))
-
-
-def _golden(generator: OnnxSampler, manifest: Manifest) -> tuple[Golden, ...]:
-    """Samples that every faithful runtime makes again, two of each class."""
-    pairs = [(seed, label) for label in range(len(manifest.classes or ("",))) for seed in GOLDEN_SEEDS]
-    seeds, labels = (np.array(column) for column in zip(*pairs, strict=True))
-    pixels = generator(seeds.astype(np.uint64), labels)
-    return tuple(
-        Golden(
-            seed=seed,
-            label=label if manifest.classes else None,
-            pixels_sha256=samples.pixels_sha256(row),
-        )
-        for (seed, label), row in zip(pairs, pixels, strict=True)
-    )
 
 
 def _versions() -> dict[str, str]:

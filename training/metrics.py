@@ -67,7 +67,8 @@ def manifold_scores(real: Features, fake: Features) -> dict[str, float]:
     References: Kynkäänniemi et al., "Improved Precision and Recall Metric", 2019, arXiv:1904.06991;
     Naeem et al., "Reliable Fidelity and Diversity Metrics", 2020, arXiv:2002.09797.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*sklearn.utils.parallel.delayed")  # prdc is older than this advice
         scores = compute_prdc(real, fake, nearest_k=NEAREST_K)
     return {name: float(value) for name, value in scores.items()}
 

@@ -15,7 +15,8 @@ from service.settings import Settings
 from service.telemetry import Metrics
 from training.__main__ import RECIPES, build
 from training.datasets import Pictures
-from training.export import OnnxSampler, export
+from training.export import export
+from training.graph import Sampler, open_graph
 from training.layers import as_bytes
 from training.methods import Progress
 from training.recipe import read_recipe
@@ -44,7 +45,8 @@ def test_from_a_training_step_to_a_picture_over_http(trained, tmp_path):
     assert served.shape == (28, 28)
     # Identical to ONNX Runtime in process, and within a level of torch before export.
     latent = method.graph().latent
-    (bare,) = OnnxSampler(tmp_path / "fresh" / "generator.onnx", latent)(np.array([42], np.uint64), np.array([2]))
+    sampler = Sampler(open_graph(tmp_path / "fresh" / "generator.onnx"), latent)
+    (bare,) = sampler(np.array([42], np.uint64), np.array([2]))
     assert np.array_equal(served, bare[:, :, 0])
     (torch_picture,) = as_bytes(method.sample([42], [2])).numpy()
     assert np.abs(served.astype(int) - torch_picture[:, :, 0]).max() <= 1

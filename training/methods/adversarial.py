@@ -11,12 +11,11 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from service import latents
-from service.manifest import Latent, Picture, Task
+from service.manifest import Picture, Task
 from training.architectures import (
     DISCRIMINATORS,
     GENERATORS,
     DiscriminatorConfig,
-    Generator,
     GeneratorConfig,
     PictureShape,
 )
@@ -26,9 +25,10 @@ from training.config import Section, choice, lookup
 from training.datasets import Pictures
 from training.diversity import Diversity
 from training.ema import EMA, EMAConfig
+from training.graph import Graph, sampling_graph
 from training.health import Symptom
 from training.layers import as_bytes
-from training.methods.base import AbstractMethod, Draw, Graph, Progress
+from training.methods.base import AbstractMethod, Draw, Progress
 from training.objectives import OBJECTIVES, AbstractObjective
 from training.optimizers import AdamConfig
 from training.penalties import PENALTIES
@@ -88,22 +88,6 @@ class AdversarialConfig(Section):
     augment: Augment | None = None
     n_critic: int = Field(default=1, ge=1)
     """Discriminator updates per generator update."""
-
-
-class ServedGenerator(nn.Module):
-    """A generator as its users meet it: truncation before it, bytes after it."""
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, z: Tensor, psi: Tensor, y: Tensor | None = None) -> Tensor:
-        """uint8 [N, H, W, C] of z [N, z_dim], psi [N] in (0, 1], which pulls z towards its mean, and y int64 [N].
-
-        Reference: Brock et al., "Large Scale GAN Training", 2018, arXiv:1809.11096, section 3.1; scaled, not resampled,
-        so that a picture changes smoothly with psi.
-        """
-        return as_bytes(self.generator(z * psi.unsqueeze(1), y))
 
 
 class Adversarial(AbstractMethod):
@@ -220,22 +204,10 @@ class Adversarial(AbstractMethod):
         return pixels.reshape(rows, PREVIEW_COLUMNS, *pixels.shape[1:])
 
     def graph(self) -> Graph:
-        generator = copy.deepcopy(self.ema.average).cpu()
         size, channels = self.data.pixels.shape[-1], self.data.pixels.shape[1]
-
-        def inputs(n: int) -> dict[str, Tensor]:
-            y = {"y": torch.arange(n) % len(self.data.classes)} if self.data.classes else {}
-            z = torch.from_numpy(latents.draw(range(n), generator.z_dim))
-            return {"z": z, "psi": torch.linspace(1, 0.5, n), **y}
-
-        return Graph(
-            module=ServedGenerator(generator),
-            inputs=inputs,
-            latent=Latent(z_dim=generator.z_dim, truncation="z"),
-            classes=self.data.classes or None,
-            input=None,
-            output=Picture(height=size, width=size, channels=channels),
-        )
+        generator = copy.deepcopy(self.ema.average).cpu()
+        output = Picture(height=size, width=size, channels=channels)
+        return sampling_graph(generator, generator.z_dim, self.data.classes, output)
 
     def diversity(self) -> float | None:
         return self._diversity(self.sample)

@@ -10,28 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from service.manifest import Latent, Picture, Task
+from service.manifest import Task
 from training.compute import Compute
 from training.config import Section
 from training.datasets import Pictures
+from training.graph import Graph
 from training.health import Symptom
 
 Draw = Callable[[], tuple[Tensor, ...]]
 """The next batch of the training split, already on the device."""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """What becomes `generator.onnx`, and what the manifest says of it."""
-
-    module: nn.Module
-    """Takes `inputs` by name and returns uint8 pixels [N, H, W, C]."""
-    inputs: Callable[[int], dict[str, Tensor]]
-    """N rows of plausible input by name, always the same ones for the same N."""
-    latent: Latent | None
-    classes: tuple[str, ...] | None
-    input: Picture | None
-    output: Picture
 
 
 @dataclass(frozen=True)
