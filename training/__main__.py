@@ -242,6 +242,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except loop.TrainingStopped as stopped:
             logger.info("%s", stopped)
             return EXIT_STOPPED
+        except KeyboardInterrupt:
+            return EXIT_STOPPED
         except loop.TrainingDiverged as diverged:
             logger.error("%s", diverged)
             return EXIT_DIVERGED

@@ -130,7 +130,7 @@ def train(recipe: Recipe, data: Pictures, method: AbstractMethod, run: Run) -> N
                 scalars = averages.take()
                 if (bad := non_finite(scalars)) or not state.is_finite():
                     roll_back(state, run, data, bad or ["weights"])
-                    bar.n = state.nimg
+                    bar.n = saved_nimg = state.nimg
                     bar.refresh()
                     continue
                 if (diversity := method.diversity()) is not None:
