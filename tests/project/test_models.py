@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.bundle import Bundle
-from service.manifest import Manifest
+from service.manifest import GENERATOR_FILE, Manifest
+from training.graph import Sampler, open_graph
 
 MODELS = Path(__file__).parents[2] / "models"
 SHIPPED = sorted(path for path in MODELS.iterdir() if path.is_dir())
@@ -34,3 +36,15 @@ def test_bundle_says_how_good_it_is_and_where_it_comes_from(directory):
 
 def test_all_bundles_together_stay_small():
     assert sum(file.stat().st_size for file in MODELS.rglob("*") if file.is_file()) < 40e6
+
+
+@pytest.mark.parametrize("directory", SHIPPED, ids=lambda path: path.name)
+def test_a_picture_does_not_depend_on_the_batch_it_shares(directory):
+    bundle = Bundle.load(directory, provider="cpu")
+    assert bundle.manifest.latent is not None
+    sampler = Sampler(open_graph(directory / GENERATOR_FILE), bundle.manifest.latent)
+    seeds, num_classes = np.arange(33, dtype=np.uint64), len(bundle.manifest.classes or ("",))
+    together = sampler(seeds, seeds.astype(np.int64) % num_classes)
+    for seed, picture in zip(seeds.tolist(), together, strict=True):
+        sample = bundle.sample(seed=seed, class_=seed % num_classes if bundle.manifest.classes else None)
+        assert np.array_equal(bundle.picture(sample), picture)
