@@ -16,4 +16,4 @@ def test_installs_what_pyproject_says():
 
 
 def test_packs_the_service_and_the_bundles_only():
-    assert {pattern.split("/")[0] for pattern in BENTOFILE["include"]} == {"service", "models", "LICENSE"}
+    assert {pattern.lstrip("/").split("/")[0] for pattern in BENTOFILE["include"]} == {"service", "models", "LICENSE"}
