@@ -75,3 +75,8 @@ class Ganery:
 
 
 Ganery.add_asgi_middleware(EveryPath)  # type: ignore[attr-defined]  # the decorator has made it a Service
+
+
+def hosted() -> ASGIApp:
+    """The service for `python -m service`: HTTP comes to our application, lifespan goes to BentoML."""
+    return EveryPath(Ganery.to_asgi())  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ def create_app(lifecycle: Lifecycle) -> Starlette:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lifecycle.load)
             yield
+            await lifecycle.close()
             tasks.cancel_scope.cancel()
 
     app = Starlette(

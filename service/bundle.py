@@ -1,18 +1,23 @@
 """One bundle that has been verified, loaded and warmed: seeds in, pictures out."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-import numpy as np
-
-from service.errors import InvalidBundle, InvalidValue
-from service.generator import Generator, Pixels
-from service.latents import draw, fresh_seed
+from service.batcher import Batcher, Limits, Observer, Work
+from service.errors import InvalidBundle, InvalidLatent, InvalidValue
+from service.generator import MAX_BATCH, Feed, Generator, Pixels
+from service.latents import SCHEMES, Latents, fresh_seed
 from service.manifest import GENERATOR_FILE, SAMPLES_FILE, Manifest
 from service.sample import Sample
 from service.settings import Provider
+
+T = TypeVar("T")
+
+BATCH_SECONDS = 0.1
+"""A batch takes no longer on one thread, or a request that comes in the middle of bulk work would wait for it."""
 
 GoldenResult = Literal["matches", "differs", "untested"]
 
@@ -23,6 +28,7 @@ class Bundle:
 
     manifest: Manifest
     generator: Generator
+    batcher: Batcher
     samples_png: bytes | None
     golden: GoldenResult
 
@@ -31,8 +37,21 @@ class Bundle:
         return self.manifest.name
 
     @classmethod
-    def load(cls, directory: Path, *, provider: Provider = "auto") -> "Bundle":
+    def load(
+        cls,
+        directory: Path,
+        *,
+        provider: Provider = "auto",
+        limits: Limits | None = None,
+        observer: Observer | None = None,
+    ) -> "Bundle":
         """Verify every file of a bundle, then open, check and warm its generator.
+
+        Args:
+            directory: its name is the bundle's.
+            provider: the hardware to run on.
+            limits: of the queue in front of the generator.
+            observer: of that queue.
 
         Raises:
             InvalidBundle: if a file, the manifest or the graph is not as it should be.
@@ -45,7 +64,15 @@ class Bundle:
             raise InvalidBundle(f"task {manifest.task!r} is not served; served: generate")
         files = {name: _read_verified(directory, name, sha256) for name, sha256 in manifest.sha256.items()}
         generator = Generator(files[GENERATOR_FILE], manifest, provider=provider)
-        return cls(manifest, generator, files.get(SAMPLES_FILE), _check_golden(manifest, generator))
+        batcher = Batcher(
+            generator,
+            runners=generator.runners,
+            max_rows=max(1, min(MAX_BATCH, int(BATCH_SECONDS / generator.seconds_per_row))),
+            seconds_per_row=generator.seconds_per_row,
+            limits=limits,
+            observer=observer,
+        )
+        return cls(manifest, generator, batcher, files.get(SAMPLES_FILE), _check_golden(manifest, generator))
 
     def sample(self, *, seed: int | None = None, class_: str | int | None = None, truncation: float = 1.0) -> Sample:
         """What a request asks of this bundle, checked against what the bundle can do.
@@ -62,27 +89,79 @@ class Bundle:
             raise InvalidValue(
                 f"model {self.name!r} knows no truncation; leave it out or send 1", pointer="/truncation", choices=[1]
             )
-        label = self._label(class_)
+        label = self.label(class_)
         return Sample(
             model=self.name,
             version=self.manifest.version,
             digest=self.manifest.digest,
-            seed=fresh_seed() if seed is None else seed,
+            seed=fresh_seed() if seed is None else self.check_seed(seed),
             label=label,
             class_name=None if label is None or self.manifest.classes is None else self.manifest.classes[label],
             truncation=truncation,
         )
 
+    def work(self, samples: Sequence[Sample], finish: Callable[[Pixels], T]) -> Work[T]:
+        """What the batcher does for samples: `finish` gets their pixels, uint8 [N, height, width, channels]."""
+        return self._work(len(samples), lambda: self._feed(samples), finish)
+
+    def latent_work(self, z: Latents, labels: Sequence[int | None], finish: Callable[[Pixels], T]) -> Work[T]:
+        """The same for latents that no seed draws, float32 [N, z_dim], without truncation."""
+        return self._work(len(z), lambda: self.generator.conditioned(z, labels, [1.0] * len(z)), finish)
+
     def picture(self, sample: Sample) -> Pixels:
-        """Make one sample, uint8 [height, width, channels].
+        """Make one sample here and now, past the queue: uint8 [height, width, channels].
 
         Raises:
-            InvalidLatent: if the bundle's scheme does not know the seed.
             ModelFailure: if the generator fails.
         """
-        return _picture(self.manifest, self.generator, sample.seed, sample.label, sample.truncation)
+        picture: Pixels = self.generator.run(self._feed([sample]))[0]
+        return picture
 
-    def _label(self, class_: str | int | None) -> int | None:
+    def check_seed(self, seed: int) -> int:
+        """The seed, if the bundle's scheme knows it.
+
+        Raises:
+            InvalidLatent: if not.
+        """
+        limit = self.seeds
+        if not 0 <= seed < limit:
+            raise InvalidLatent(
+                f"seed {seed} is out of range; model {self.name!r} takes integers from 0 to {limit - 1}",
+                pointer="/seed",
+            )
+        return seed
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a picture."""
+        output = self.manifest.output
+        assert output.height is not None
+        assert output.width is not None
+        return output.height, output.width, output.channels
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds there are."""
+        assert self.manifest.latent is not None
+        return SCHEMES[self.manifest.latent.scheme][1]
+
+    def _feed(self, samples: Sequence[Sample]) -> Feed:
+        return self.generator.feed(
+            [sample.seed for sample in samples],
+            [sample.label for sample in samples],
+            [sample.truncation for sample in samples],
+        )
+
+    def _work(self, rows: int, feed: Callable[[], Feed], finish: Callable[[Pixels], T]) -> Work[T]:
+        height, width, _ = self.shape
+        return Work(rows, rows * height * width, feed, finish)
+
+    def label(self, class_: str | int | None) -> int | None:
+        """The index of a class; None if the bundle knows none and none was given.
+
+        Raises:
+            InvalidValue: if the bundle and the class do not fit.
+        """
         classes = self.manifest.classes
         if classes is None:
             if class_ is not None:
@@ -98,14 +177,6 @@ class Bundle:
             pointer="/class",
             choices=classes,
         )
-
-
-def _picture(manifest: Manifest, generator: Generator, seed: int, label: int | None, psi: float) -> Pixels:
-    assert manifest.latent is not None
-    z = draw([seed], manifest.latent.z_dim, manifest.latent.scheme)
-    y = None if label is None else np.array([label], np.int64)
-    picture: Pixels = generator.pixels(z, y, np.array([psi], np.float32))[0]
-    return picture
 
 
 def _read_verified(directory: Path, name: str, sha256: str) -> bytes:
@@ -131,7 +202,7 @@ def _check_golden(manifest: Manifest, generator: Generator) -> GoldenResult:
     for golden in manifest.golden:
         if (golden.label is not None) != bool(num_classes) or (golden.label or 0) >= max(num_classes, 1):
             raise InvalidBundle(f"golden sample {golden.seed} has label {golden.label}, of {num_classes} classes")
-        pixels = _picture(manifest, generator, golden.seed, golden.label, 1.0)
+        pixels = generator.run(generator.feed([golden.seed], [golden.label], [1.0]))[0]
         if hashlib.sha256(pixels.tobytes()).hexdigest() != golden.pixels_sha256:
             return "differs"
     return "matches"

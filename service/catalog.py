@@ -1,10 +1,11 @@
 """Finds the bundles, serves the good ones when one is bad, and says which and why."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.batcher import Limits, Observer
 from service.bundle import Bundle
 from service.errors import GaneryError, NotReady, UnknownModel, WrongTask
 from service.manifest import Task
@@ -25,8 +26,24 @@ class Catalog:
     """Name for requests that give none; None means the first bundle by name that does the task."""
 
     @classmethod
-    def load(cls, models_dir: Path, *, default: str | None = None, provider: Provider = "auto") -> "Catalog":
-        """Load every sub-directory of `models_dir`. Never fails: what cannot be served stands in `refused`."""
+    def load(
+        cls,
+        models_dir: Path,
+        *,
+        default: str | None = None,
+        provider: Provider = "auto",
+        limits: Limits | None = None,
+        observe: Callable[[str], Observer | None] = lambda _: None,
+    ) -> "Catalog":
+        """Load every sub-directory of `models_dir`. Never fails: what cannot be served stands in `refused`.
+
+        Args:
+            models_dir: where the bundles are.
+            default: name for requests that give none.
+            provider: the hardware to run on.
+            limits: of the queue in front of each bundle.
+            observe: gives the observer of a bundle's queue by the bundle's name.
+        """
         if builds := conflicting_builds():
             logger.error(
                 "%s are both installed and overwrite each other's files; uninstall both, then install one",
@@ -35,7 +52,9 @@ class Catalog:
         bundles, refused = {}, {}
         for directory in _directories(models_dir):
             try:
-                bundles[directory.name] = Bundle.load(directory, provider=provider)
+                bundles[directory.name] = Bundle.load(
+                    directory, provider=provider, limits=limits, observer=observe(directory.name)
+                )
             except GaneryError as error:
                 refused[directory.name] = error.detail
                 logger.error("bundle %s is refused: %s", directory.name, error.detail)
@@ -67,6 +86,20 @@ class Catalog:
                 f"unknown model {name[:100]!r}; available: {', '.join(available) or 'none'}", choices=available
             )
         return self.bundles[name]
+
+    def of_digest(self, prefix: str) -> Bundle:
+        """The bundle whose digest begins so.
+
+        Raises:
+            UnknownModel: if none does.
+        """
+        for bundle in self.bundles.values():
+            if bundle.manifest.digest.startswith(prefix):
+                return bundle
+        raise UnknownModel(
+            f"no bundle with digest {prefix[:64]}... is served; the ids of this service begin with "
+            + (", ".join(f"g1.{b.manifest.digest[:16]} ({b.name})" for b in self.bundles.values()) or "nothing")
+        )
 
     def get(self, name: str | None, *, task: Task) -> Bundle:
         """The bundle that a request means: the one it names, or the default for the task.

@@ -11,9 +11,11 @@ GaneryError
 ├── UnsupportedMediaType    415
 ├── InvalidValue            422
 │   └── InvalidLatent
+├── Overloaded              429
 ├── ModelFailure            500
 │   └── InvalidBundle
 ├── NotReady                503
+│   └── Stopping
 └── DeadlineExceeded        504
 
 Domain code raises these; `problems.py` translates once, to application/problem+json (RFC 9457).
@@ -128,6 +130,22 @@ class InvalidLatent(InvalidValue):
     """A seed or latent outside its scheme's range, or of the wrong shape."""
 
 
+class Overloaded(GaneryError):
+    """More is waiting than can be answered in time; the same request succeeds later."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    headers: Mapping[str, str] = {"Retry-After": "1"}
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        """
+        Args:
+            detail: what waits.
+            retry_after: whole seconds until what waits now will be done, at the speed measured.
+        """
+        super().__init__(f"{detail}; ask again in {retry_after} s")
+        self.headers = {"Retry-After": str(retry_after)}
+
+
 class ModelFailure(GaneryError):
     """The generator failed; the request was good."""
 
@@ -141,6 +159,10 @@ class NotReady(GaneryError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     headers: Mapping[str, str] = {"Retry-After": "1"}
+
+
+class Stopping(NotReady):
+    """This replica takes no more work."""
 
 
 class DeadlineExceeded(GaneryError):

@@ -1,26 +1,34 @@
 """One ONNX Runtime session behind one method. No HTTP, no asyncio."""
 
+from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.cpus import available_cpus
 from service.errors import InvalidBundle, ModelFailure
 from service.latents import Latents, draw
 from service.manifest import Manifest
-from service.runtime import open_session
+from service.runtime import CPU, open_session
 from service.settings import Provider
 
 Pixels = NDArray[np.uint8]
-Labels = NDArray[np.int64]
-Psi = NDArray[np.float32]
+Feed = dict[str, NDArray[Any]]
+
+MAX_BATCH = 32
+WARM_UP_ROWS = 8
+CROWD = [row % WARM_UP_ROWS for row in range(MAX_BATCH)]
+COMPANIES = [[0], [7], [3, 1], [6, 7, 5], [7, 1, 2, 5, 4, 3, 6, 0]]
+"""Rows of the warm-up that are run together: alone, in pairs, in other places, with other neighbours."""
 
 
 class Generator:
-    """z, y and psi in, pixels out.
+    """A graph's inputs in, pixels out; row i of the answer is a function of row i of the inputs, and of nothing else.
 
-    Opening one checks that the graph's inputs and outputs are those that the manifest implies, runs it alone and in
-    company, and remembers whether the company changed the picture.
+    Opening one checks that the graph's inputs and outputs are those that the manifest implies, and measures whether
+    company changes a row. Where it does, every run has one fixed number of rows.
 
     Raises:
         InvalidBundle: if ONNX Runtime refuses the graph, or the graph is not what the manifest says.
@@ -35,39 +43,85 @@ class Generator:
         self._session = open_session(model, provider)
         self.provider: str = self._session.get_providers()[0]
         self._check_signature()
-        self.rows_match = self._warm_up()
+        try:
+            self.batch, self.exact, self.seconds_per_row = self._warm_up()
+        except ModelFailure as error:
+            raise InvalidBundle(f"warming up: {error.detail}: {error.__cause__ or 'wrong shape'}") from error
 
-    def pixels(self, z: Latents, y: Labels | None, psi: Psi) -> Pixels:
-        """Run the graph once.
+    batch: int | None
+    """Rows of every run; None if any number gives the same rows."""
+    exact: bool
+    """Whether the measurement found each row the same in any company."""
+    seconds_per_row: float
+    """Of one thread, in the batches of the measurement."""
+
+    @property
+    def runners(self) -> int:
+        """How many threads run it best: one for each CPU, one for a GPU, whose work is one stream."""
+        return available_cpus() if self.provider == CPU else 1
+
+    @property
+    def determinism(self) -> str:
+        """How the promise is kept: `exact; batch=free`, `exact; batch=8`, or `unproven; batch=1`."""
+        return f"{'exact' if self.exact else 'unproven'}; batch={self.batch or 'free'}"
+
+    def feed(self, seeds: Sequence[int], labels: Sequence[int | None], truncation: Sequence[float]) -> Feed:
+        """What the graph takes for seeds: z, and y and psi if it knows them; [N, ...] each.
+
+        Raises:
+            InvalidLatent: if the bundle's scheme does not know a seed.
+        """
+        z = draw(seeds, self._latent.z_dim, self._latent.scheme)
+        return self.conditioned(z, labels, truncation)
+
+    def conditioned(self, z: Latents, labels: Sequence[int | None], truncation: Sequence[float]) -> Feed:
+        """The same for latents, float32 [N, z_dim]."""
+        feed: Feed = {"z": z}
+        if self._num_classes:
+            feed["y"] = np.array(labels, np.int64)
+        if self._latent.truncation:
+            feed["psi"] = np.array(truncation, np.float32)
+        return feed
+
+    def padding(self, rows: int) -> int:
+        """Rows that `run` computes besides those it is given."""
+        return 0 if self.batch is None else -rows % self.batch
+
+    def run(self, feed: Feed) -> Pixels:
+        """Compute pictures.
 
         Args:
-            z: float32 [N, z_dim].
-            y: int64 [N], or None if the bundle knows no classes.
-            psi: float32 [N], in (0, 1]; not used by a graph without truncation.
+            feed: arrays [N, ...] by the name of the graph's input.
 
         Returns:
-            uint8 [N, height, width, channels]; row i does not depend on the others.
+            uint8 [N, height, width, channels].
 
         Raises:
             ModelFailure: if ONNX Runtime fails.
         """
-        if len(z) == 1 and not self.rows_match:
-            z, psi = z.repeat(2, axis=0), psi.repeat(2)
-            return self._run(z, None if y is None else y.repeat(2), psi)[:1]
-        return self._run(z, y, psi)
+        return self._run_in(self.batch, feed)
 
-    def _run(self, z: Latents, y: Labels | None, psi: Psi) -> Pixels:
-        feed: dict[str, Any] = {"z": z}
-        if self._num_classes:
-            feed["y"] = y
-        if self._latent.truncation:
-            feed["psi"] = psi
+    def _run_in(self, batch: int | None, feed: Feed) -> Pixels:
+        rows = len(next(iter(feed.values())))
+        if batch is None or rows == batch:
+            return self._run(feed)
+        # Pad with copies of the last row; then every run has the one shape.
+        padded = {name: np.concatenate([array, array[-1:].repeat(-rows % batch, 0)]) for name, array in feed.items()}
+        parts = [
+            self._run({name: array[start : start + batch] for name, array in padded.items()})
+            for start in range(0, rows, batch)
+        ]
+        pixels: Pixels = np.concatenate(parts)[:rows]
+        return pixels
+
+    def _run(self, feed: Feed) -> Pixels:
+        rows = len(next(iter(feed.values())))
         try:
             pixels: Pixels = self._session.run(["pixels"], feed)[0]
         except Exception as error:
             raise ModelFailure("the generator failed") from error
-        if pixels.shape != (len(z), *self._shape):
-            raise ModelFailure(f"the generator gave pixels {list(pixels.shape)}, not {[len(z), *self._shape]}")
+        if pixels.shape != (rows, *self._shape):
+            raise ModelFailure(f"the generator gave pixels {list(pixels.shape)}, not {[rows, *self._shape]}")
         return pixels
 
     def _check_signature(self) -> None:
@@ -81,17 +135,27 @@ class Generator:
         _check_tensors("inputs", self._session.get_inputs(), inputs)
         _check_tensors("outputs", self._session.get_outputs(), {"pixels": ("tensor(uint8)", list(self._shape))})
 
-    def _warm_up(self) -> bool:
-        """Whether a row is the same alone as with another; some kernels differ for a batch of one."""
-        z = draw([0, 1], self._latent.z_dim, self._latent.scheme)
-        y = np.array([0, self._num_classes - 1], np.int64) if self._num_classes else None
-        psi = np.ones(2, np.float32)
-        try:
-            pair = self._run(z, y, psi)
-            alone = self._run(z[:1], None if y is None else y[:1], psi[:1])
-        except ModelFailure as error:
-            raise InvalidBundle(f"warming up: {error.detail}: {error.__cause__ or 'wrong shape'}") from error
-        return np.array_equal(pair[:1], alone)
+    def _warm_up(self) -> tuple[int | None, bool, float]:
+        """`batch`, `exact`, `seconds_per_row`. Kernels may differ by a batch's size, a row's place, its neighbours."""
+        labels = [seed % self._num_classes if self._num_classes else None for seed in range(WARM_UP_ROWS)]
+        feed = self.feed(range(WARM_UP_ROWS), labels, [1.0] * WARM_UP_ROWS)
+        expected = self._run(feed)
+        began = perf_counter()
+        crowd = self._run(_pick(feed, CROWD))
+        seconds_per_row = (perf_counter() - began) / len(CROWD)
+        if np.array_equal(crowd, expected[CROWD]) and self._keeps_rows(None, feed, expected):
+            return None, True, seconds_per_row
+        if self._keeps_rows(WARM_UP_ROWS, feed, expected):
+            return WARM_UP_ROWS, True, seconds_per_row
+        # Without company nothing is left to depend on but the kernels' own whim.
+        return 1, self._keeps_rows(1, feed, self._run_in(1, feed)), seconds_per_row
+
+    def _keeps_rows(self, batch: int | None, feed: Feed, expected: Pixels) -> bool:
+        return all(np.array_equal(self._run_in(batch, _pick(feed, rows)), expected[rows]) for rows in COMPANIES)
+
+
+def _pick(feed: Feed, rows: list[int]) -> Feed:
+    return {name: array[rows] for name, array in feed.items()}
 
 
 def _check_tensors(what: str, found: list[Any], expected: dict[str, tuple[str, list[Any]]]) -> None:

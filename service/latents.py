@@ -55,6 +55,30 @@ def draw(seeds: Sequence[int], z_dim: int, scheme: Scheme = "philox") -> Latents
     return z
 
 
+def slerp(a: Latents, b: Latents, t: float) -> Latents:
+    """Interpolate on the sphere, so that the norm stays typical of N(0, I).
+
+    Args:
+        a, b: latents, float32 [z_dim]; where they are parallel, the straight line between them is taken.
+        t: position; 0 gives `a` and 1 gives `b`, bit for bit.
+
+    Returns:
+        float32 [z_dim].
+
+    Reference: White, "Sampling Generative Networks", 2016, arXiv:1609.04468, section 2.1.
+    """
+    if t in {0, 1}:
+        return b if t else a
+    start, end = a.astype(np.float64), b.astype(np.float64)
+    cosine = (start @ end) / (np.linalg.norm(start) * np.linalg.norm(end))
+    omega = np.arccos(np.clip(cosine, -1, 1))
+    if np.sin(omega) < 1e-6:
+        between = (1 - t) * start + t * end
+    else:
+        between = (np.sin((1 - t) * omega) * start + np.sin(t * omega) * end) / np.sin(omega)
+    return between.astype(np.float32)
+
+
 def fresh_seed() -> int:
     """A seed for a request that names none: below 2**32, short to copy and exact in JavaScript."""
     return secrets.randbelow(2**32)

@@ -4,6 +4,7 @@ import logging
 
 import anyio.to_thread
 
+from service.batcher import Limits
 from service.catalog import Catalog
 from service.errors import NotReady
 from service.settings import Settings
@@ -26,7 +27,13 @@ class Lifecycle:
 
         def load() -> Catalog:
             settings = self.settings
-            return Catalog.load(settings.models_dir, default=settings.default_model, provider=settings.provider)
+            return Catalog.load(
+                settings.models_dir,
+                default=settings.default_model,
+                provider=settings.provider,
+                limits=Limits(settings.queue_rows, settings.queue_pixels, settings.max_streams),
+                observe=self.metrics.observer,
+            )
 
         self._catalog = await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
         self.metrics.describe(self._catalog)
@@ -42,6 +49,23 @@ class Lifecycle:
         if self._catalog is None:
             raise NotReady("bundles are being loaded; ask again in a moment")
         return self._catalog
+
+    def check_alive(self) -> None:
+        """Pass if the process should go on.
+
+        Raises:
+            NotReady: if a batch has been running for so long that only a restart can help.
+        """
+        for bundle in () if self._catalog is None else self._catalog.bundles.values():
+            if bundle.batcher.busy_seconds > self.settings.stall_seconds:
+                raise NotReady(
+                    f"model {bundle.name!r} has been computing one batch for {bundle.batcher.busy_seconds:.0f} s"
+                )
+
+    async def close(self) -> None:
+        """Finish what the queues hold, and end their threads."""
+        for bundle in () if self._catalog is None else self._catalog.bundles.values():
+            await anyio.to_thread.run_sync(bundle.batcher.close)
 
     def check_ready(self) -> None:
         """Pass if requests should be sent here.

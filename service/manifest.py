@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -108,7 +109,7 @@ class Manifest(Section):
             raise ValueError("classes holds a name twice")
         return self
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Sha256 over all that a picture depends on besides seed, class and psi; metrics and prose do not change it."""
         facts = self.model_dump(mode="json", include={"latent", "classes", "output"})

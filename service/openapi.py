@@ -1,7 +1,7 @@
 """The contract as OpenAPI 3.1, made from the models in `schemas.py` and the errors in `errors.py`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -9,6 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service import __version__
+from service.animations import ANIMATIONS
+from service.archives import ARCHIVES
 from service.errors import (
     DeadlineExceeded,
     GaneryError,
@@ -18,14 +20,23 @@ from service.errors import (
     NotAcceptable,
     NotFound,
     NotReady,
+    Overloaded,
     TooLarge,
     UnknownModel,
     UnsupportedMediaType,
     WrongTask,
 )
-from service.formats import FORMATS
+from service.formats import FORMATS, HasMediaType
 from service.problems import MEDIA_TYPE
-from service.schemas import GenerateRequest, ModelCard, ModelList, Problem, Status
+from service.schemas import (
+    GenerateRequest,
+    InterpolateRequest,
+    ModelCard,
+    ModelList,
+    Problem,
+    SampleRequest,
+    Status,
+)
 
 JsonObject = dict[str, Any]
 
@@ -38,12 +49,39 @@ EXAMPLES: dict[type[GaneryError], GaneryError] = {
     TooLarge: TooLarge("the body is larger than 65536 bytes"),
     UnsupportedMediaType: UnsupportedMediaType("Content-Type is text/plain; send application/json"),
     InvalidValue: InvalidValue("/seed: Input should be greater than or equal to 0; got -1", pointer="/seed"),
+    Overloaded: Overloaded("1024 pictures are waiting, 2.4 seconds of work, and no more may wait", retry_after=3),
     ModelFailure: ModelFailure("the generator failed"),
     NotReady: NotReady("bundles are being loaded; ask again in a moment"),
     DeadlineExceeded: DeadlineExceeded("no answer within 30 seconds; ask for less, or again later"),
 }
+MAKING: tuple[type[GaneryError], ...] = (
+    MalformedRequest,
+    UnknownModel,
+    NotAcceptable,
+    WrongTask,
+    TooLarge,
+    UnsupportedMediaType,
+    InvalidValue,
+    Overloaded,
+    NotReady,
+)
 ALWAYS: tuple[type[GaneryError], ...] = (ModelFailure, DeadlineExceeded)
 NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "description": "from GET /models"}
+DEADLINE = {
+    "name": "X-Deadline-Ms",
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 1},
+    "description": "milliseconds in which the answer must begin, if fewer than the service's own",
+}
+MADE_BY = {
+    "X-Model": "the model that made it",
+    "X-Determinism": "how rows are kept independent of their batch: `exact; batch=free`, `exact; batch=8`, ...",
+}
+ONE_SAMPLE = {
+    "X-Seed": "the seed, drawn or given",
+    "X-Sample-Id": "addresses this picture: g1.<digest>.<seed>.<label>.<truncation * 1000>",
+    **MADE_BY,
+}
 REQUEST_ID = {
     "name": "X-Request-Id",
     "in": "header",
@@ -72,31 +110,56 @@ def document() -> str:
 
 def _paths() -> JsonObject:
     picture: JsonObject = {"type": "string", "contentEncoding": "binary"}
-    pictures = {format_.media_type: {"schema": picture} for format_ in FORMATS.values()}
     text = {"type": "string"}
     return {
         "/generate": {
             "post": _operation(
                 "One seed, one picture",
                 "generate",
-                pictures,
-                (
-                    MalformedRequest,
-                    UnknownModel,
-                    NotAcceptable,
-                    WrongTask,
-                    TooLarge,
-                    UnsupportedMediaType,
-                    InvalidValue,
-                    NotReady,
-                ),
+                _files(FORMATS.values()),
+                MAKING,
+                headers=ONE_SAMPLE,
+                parameters=[DEADLINE],
+                requestBody=_body(GenerateRequest),
+            )
+        },
+        "/sample": {
+            "post": _operation(
+                "Many pictures in one stream; the connection breaks if it cannot be finished",
+                "sample",
+                _files(ARCHIVES.values()),
+                MAKING,
                 headers={
-                    "X-Seed": "the seed, drawn or given",
-                    "X-Model": "the model that made the picture",
-                    "X-Sample-Id": "addresses this picture: g1.<digest>.<seed>.<label>.<truncation * 1000>",
-                    "Server-Timing": "milliseconds for `generate` and `encode`",
+                    "X-Seed": "the seed of the first sample, drawn or given",
+                    "X-Count": "how many samples",
+                    "Content-Disposition": "a name for the file",
+                    **MADE_BY,
                 },
-                requestBody={"required": True, "content": {"application/json": {"schema": _ref(GenerateRequest)}}},
+                parameters=[DEADLINE],
+                requestBody=_body(SampleRequest),
+            )
+        },
+        "/samples/{id}": {
+            "get": {
+                **_operation(
+                    "The sample of an id, again",
+                    "sample_again",
+                    _files(FORMATS.values()),
+                    (UnknownModel, NotAcceptable, InvalidValue, Overloaded, NotReady),
+                    headers={**ONE_SAMPLE, "ETag": "of the sample in this format", "Cache-Control": "it never changes"},
+                    parameters=[{**NAME, "name": "id", "description": "from X-Sample-Id"}, DEADLINE],
+                )
+            }
+        },
+        "/interpolate": {
+            "post": _operation(
+                "The way from sample to sample",
+                "interpolate",
+                _files(ANIMATIONS.values()),
+                MAKING,
+                headers={"X-Frames": "how many frames", **MADE_BY},
+                parameters=[DEADLINE],
+                requestBody=_body(InterpolateRequest),
             )
         },
         "/models": {"get": _operation("What is served", "models", _json(ModelList), (NotReady,))},
@@ -133,7 +196,8 @@ def _operation(
     parameters: Sequence[JsonObject] = (),
     **more: Any,
 ) -> JsonObject:
-    described = {name: {"description": text, "schema": {"type": "string"}} for name, text in (headers or {}).items()}
+    headers = {**(headers or {}), "Server-Timing": "milliseconds, `total` and those of its phases"}
+    described = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
     good = {"description": "OK", "headers": described, "content": content}
     return {
         "summary": summary,
@@ -158,12 +222,22 @@ def _json(model: type) -> JsonObject:
     return {"application/json": {"schema": _ref(model)}}
 
 
+def _body(model: type) -> JsonObject:
+    return {"required": True, "content": _json(model)}
+
+
+def _files(kinds: Iterable[HasMediaType]) -> JsonObject:
+    return {kind.media_type: {"schema": {"type": "string", "contentEncoding": "binary"}} for kind in kinds}
+
+
 def _ref(model: type) -> JsonObject:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
 def _schemas() -> JsonObject:
-    asked: list[tuple[type[BaseModel], JsonSchemaMode]] = [(GenerateRequest, "validation")]
+    asked: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (ask, "validation") for ask in (GenerateRequest, SampleRequest, InterpolateRequest)
+    ]
     answered: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         (answer, "serialization") for answer in (ModelList, ModelCard, Status, Problem)
     ]

@@ -1,12 +1,11 @@
 """The public routes: parse, call, encode."""
 
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
-from time import perf_counter
-from typing import ParamSpec, TypeVar
 
-import anyio.to_thread
+import numpy as np
+from anyio.to_thread import run_sync
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -14,15 +13,30 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from service.errors import NotFound
-from service.formats import choose_format
+from service import __version__
+from service.animations import ANIMATIONS
+from service.archives import ARCHIVES
+from service.bundle import Bundle
+from service.errors import NotFound, TooLarge
+from service.formats import FORMATS, Format, choose
+from service.interpolation import Interpolation
 from service.lifecycle import Lifecycle
 from service.openapi import document
 from service.parsing import parse
-from service.schemas import GenerateRequest, ModelCard, ModelList, ModelSummary, Refusal, Status
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from service.plan import Plan
+from service.presence import while_connected
+from service.sample import Address, Sample, Several
+from service.schemas import (
+    GenerateRequest,
+    InterpolateRequest,
+    ModelCard,
+    ModelList,
+    ModelSummary,
+    Refusal,
+    SampleRequest,
+    Status,
+)
+from service.streaming import in_order, in_thread, stream
 
 WEB = Path(__file__).parent / "web"
 PAGE_HEADERS = {
@@ -36,29 +50,83 @@ async def generate(request: Request) -> Response:
     """One seed, one picture."""
     service = _lifecycle(request)
     ask = await parse(request, GenerateRequest, max_bytes=service.settings.max_body_bytes)
-    format_ = choose_format(ask.format, ", ".join(request.headers.getlist("accept")) or "*/*")
-    bundle = service.catalog.get(ask.model, task="generate")
-    request.state.model = bundle.name
+    format_ = choose(FORMATS, ask.format, _accept(request))
+    bundle = _bundle(request, ask.model)
     sample = bundle.sample(seed=ask.seed, class_=ask.class_, truncation=ask.truncation)
+    return await _picture(request, bundle, sample, format_)
 
-    start = perf_counter()
-    pixels = await _in_thread(bundle.picture, sample)
-    made = perf_counter()
-    content = await _in_thread(format_.encode, pixels, sample)
-    encoded = perf_counter()
 
-    service.metrics.generate_seconds.labels(bundle.name).observe(made - start)
-    service.metrics.encode_seconds.labels(bundle.name).observe(encoded - made)
-    return Response(
-        content,
-        media_type=format_.media_type,
+async def sample_again(request: Request) -> Response:
+    """The sample of an id, again."""
+    address = Address.parse(request.path_params["id"])
+    format_ = choose(FORMATS, None, _accept(request))
+    bundle = _lifecycle(request).catalog.of_digest(address.digest)
+    request.state.model = bundle.name
+    sample = bundle.sample(seed=address.seed, class_=address.label, truncation=address.truncation)
+    # The id says all that the picture depends on; the encoder's build is the service's version.
+    headers = {
+        "ETag": f'"{sample.id}.{format_.extension}.{__version__}"',
+        "Cache-Control": "public, max-age=31536000, immutable",
+        "Vary": "Accept",
+    }
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return await _picture(request, bundle, sample, format_, headers)
+
+
+async def sample(request: Request) -> Response:
+    """Many seeds, many pictures, in one stream."""
+    service = _lifecycle(request)
+    ask = await parse(request, SampleRequest, max_bytes=service.settings.max_body_bytes)
+    kind = choose(ARCHIVES, ask.format, _accept(request))
+    bundle = _bundle(request, ask.model)
+    plan = Plan.of(
+        bundle,
+        seeds=ask.ranges(),
+        first_seed=ask.seed,
+        count=ask.count,
+        classes=ask.classes,
+        truncation=ask.truncation,
+    )
+    if len(plan) > service.settings.max_count:
+        raise TooLarge(f"{len(plan)} pictures are asked for; one request takes at most {service.settings.max_count}")
+    archive = kind(plan, FORMATS[ask.picture], max_pixels=service.settings.max_pixels)
+    pieces = in_order(bundle.batcher, plan.works(archive.pack))
+    name = f"{bundle.name}-{plan.seeds[0]}-{len(plan)}.{archive.extension}"
+    return await stream(
+        pieces,
+        archive.write(pieces),
+        media_type=archive.media_type,
         headers={
-            "X-Seed": str(sample.seed),
-            "X-Model": bundle.name,
-            "X-Sample-Id": sample.id,
-            "Server-Timing": f"generate;dur={(made - start) * 1000:.1f}, encode;dur={(encoded - made) * 1000:.1f}",
+            "X-Seed": str(plan.seeds[0]),
+            "X-Count": str(len(plan)),
+            **_made_by(bundle),
+            "Content-Disposition": f'attachment; filename="{name}"',
         },
     )
+
+
+async def interpolate(request: Request) -> Response:
+    """The way from sample to sample."""
+    service = _lifecycle(request)
+    ask = await parse(request, InterpolateRequest, max_bytes=service.settings.max_body_bytes)
+    kind = choose(ANIMATIONS, ask.format, _accept(request))
+    bundle = _bundle(request, ask.model)
+    points = [bundle.sample(seed=point.seed, class_=point.class_) for point in ask.way()]
+    way = Interpolation(bundle, points, ask.steps, ask.loop)
+    origin = Several({"interpolation": [point.id for point in points], "steps": ask.steps, "loop": ask.loop})
+    if way.pixels > service.settings.max_pixels:
+        raise TooLarge(
+            f"{len(way)} frames have {way.pixels} pixels; at most {service.settings.max_pixels} are made: "
+            "ask for fewer points, or fewer steps"
+        )
+    pieces = in_order(bundle.batcher, way.works())
+
+    def file() -> bytes:
+        return kind.encode(np.concatenate(list(pieces)), ask.milliseconds, origin)
+
+    content = await in_thread(pieces, file)
+    return Response(content, media_type=kind.media_type, headers={"X-Frames": str(len(way)), **_made_by(bundle)})
 
 
 async def models(request: Request) -> Response:
@@ -80,7 +148,7 @@ async def model(request: Request) -> Response:
     return _json(ModelCard.of(bundle))
 
 
-async def samples(request: Request) -> Response:
+async def sheet(request: Request) -> Response:
     """The sheet of samples that came with a model."""
     bundle = _lifecycle(request).catalog.named(request.path_params["name"])
     request.state.model = bundle.name
@@ -90,7 +158,8 @@ async def samples(request: Request) -> Response:
 
 
 async def livez(request: Request) -> Response:
-    """The process answers; nothing more."""
+    """The process answers, and no batch runs without end."""
+    _lifecycle(request).check_alive()
     return _json(Status(status="alive"))
 
 
@@ -107,7 +176,7 @@ async def metrics(request: Request) -> Response:
 
 async def openapi(request: Request) -> Response:
     """The contract."""
-    return Response(await _in_thread(document), media_type="application/json")
+    return Response(await run_sync(document), media_type="application/json")
 
 
 def page(name: str) -> Callable[[Request], Awaitable[Response]]:
@@ -121,9 +190,12 @@ def page(name: str) -> Callable[[Request], Awaitable[Response]]:
 
 ROUTES: list[BaseRoute] = [
     Route("/generate", generate, methods=["POST"]),
+    Route("/sample", sample, methods=["POST"]),
+    Route("/samples/{id}", sample_again),
+    Route("/interpolate", interpolate, methods=["POST"]),
     Route("/models", models),
     Route("/models/{name}", model),
-    Route("/models/{name}/samples.png", samples),
+    Route("/models/{name}/samples.png", sheet),
     Route("/livez", livez),
     Route("/readyz", readyz),
     Route("/metrics", metrics),
@@ -139,9 +211,32 @@ def _lifecycle(request: Request) -> Lifecycle:
     return lifecycle
 
 
-async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run in a thread; past the deadline the thread is left to finish alone."""
-    return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True)
+def _bundle(request: Request, name: str | None) -> Bundle:
+    bundle = _lifecycle(request).catalog.get(name, task="generate")
+    request.state.model = bundle.name
+    return bundle
+
+
+def _accept(request: Request) -> str:
+    return ", ".join(request.headers.getlist("accept")) or "*/*"
+
+
+def _made_by(bundle: Bundle) -> dict[str, str]:
+    return {"X-Model": bundle.name, "X-Determinism": bundle.generator.determinism}
+
+
+async def _picture(
+    request: Request, bundle: Bundle, sample: Sample, format_: Format, headers: Mapping[str, str] | None = None
+) -> Response:
+    """One sample through the queue, as a file."""
+    work = bundle.work([sample], lambda pixels: format_.encode(pixels[0], sample))
+    done = await while_connected(request, bundle.batcher.submit(work, deadline=request.state.deadline))
+    request.state.timings = {"queue": done.queue, "compute": done.compute, "encode": done.encode}
+    return Response(
+        done.value,
+        media_type=format_.media_type,
+        headers={"X-Seed": str(sample.seed), "X-Sample-Id": sample.id, **_made_by(bundle), **(headers or {})},
+    )
 
 
 def _json(answer: BaseModel) -> Response:

@@ -1,11 +1,58 @@
 """Which picture: all that a picture is a function of, and the names it travels under."""
 
 import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from service.errors import InvalidValue
+
+ID = re.compile(r"g1\.(?P<digest>[0-9a-f]{16})\.(?P<seed>\d{1,20})\.(?P<label>-|\d{1,9})\.(?P<thousandths>\d{1,4})")
 
 
 @dataclass(frozen=True)
-class Sample:
+class Address:
+    """What a sample's id holds."""
+
+    digest: str
+    """The first 16 hex digits of the bundle's."""
+    seed: int
+    label: int | None
+    truncation: float
+
+    @classmethod
+    def parse(cls, id_: str) -> "Address":
+        """Read `Sample.id`.
+
+        Raises:
+            InvalidValue: if it is no such id.
+        """
+        match = ID.fullmatch(id_)
+        if match is None or not 0 < int(match["thousandths"]) <= 1000 or int(match["seed"]) >= 2**64:
+            raise InvalidValue(
+                f"{id_[:100]!r} is no sample's id; they look like g1.0123456789abcdef.42.7.1000, and each answer of "
+                "/generate tells its own in X-Sample-Id"
+            )
+        label = None if match["label"] == "-" else int(match["label"])
+        return cls(match["digest"], int(match["seed"]), label, int(match["thousandths"]) / 1000)
+
+
+class Provenance(ABC):
+    """What a file says about where it comes from."""
+
+    @abstractmethod
+    def to_json(self) -> str:
+        """Compact ASCII JSON."""
+
+    def to_xmp(self) -> bytes:
+        """An XMP packet with the JSON and IPTC's mark for pictures that a trained model made."""
+        return _XMP.format(sample=_attribute(self.to_json())).encode("ascii")
+
+
+@dataclass(frozen=True)
+class Sample(Provenance):
     """One picture before it is made. Equal samples are equal pictures, pixel by pixel."""
 
     model: str
@@ -25,25 +72,32 @@ class Sample:
         label = "-" if self.label is None else self.label
         return f"g1.{self.digest[:16]}.{self.seed}.{label}.{round(self.truncation * 1000)}"
 
-    def to_json(self) -> str:
-        """Compact ASCII JSON, the same text for equal samples; it holds no time, host or user."""
-        return json.dumps(
-            {
-                "id": self.id,
-                "model": self.model,
-                "version": self.version,
-                "digest": self.digest,
-                "seed": self.seed,
-                "class": self.class_name,
-                "label": self.label,
-                "truncation": self.truncation,
-            },
-            separators=(",", ":"),
-        )
+    def to_dict(self) -> dict[str, Any]:
+        """The sample under the names that HTTP uses; it holds no time, host or user."""
+        return {
+            "id": self.id,
+            "model": self.model,
+            "version": self.version,
+            "digest": self.digest,
+            "seed": self.seed,
+            "class": self.class_name,
+            "label": self.label,
+            "truncation": self.truncation,
+        }
 
-    def to_xmp(self) -> bytes:
-        """An XMP packet with the JSON and IPTC's mark for pictures that a trained model made."""
-        return _XMP.format(sample=_attribute(self.to_json())).encode("ascii")
+    def to_json(self) -> str:
+        """Compact ASCII JSON, the same text for equal samples."""
+        return json.dumps(self.to_dict(), separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Several(Provenance):
+    """What a file of several pictures shows: the members of the request that makes it again, the drawn ones too."""
+
+    facts: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        return json.dumps(self.facts, separators=(",", ":"))
 
 
 # https://cv.iptc.org/newscodes/digitalsourcetype/ names the kinds of source.

@@ -5,10 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from service.animations import AnimationName
+from service.archives import ArchiveName
 from service.bundle import Bundle, GoldenResult
+from service.errors import InvalidValue
 from service.formats import FormatName
-from service.latents import SCHEMES
 from service.manifest import Manifest, Picture, Task
+from service.plan import Ranges
 
 
 def _in_thousandths(value: float) -> float:
@@ -23,6 +26,27 @@ class Ask(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
+ModelField = Annotated[str, Field(max_length=64)] | None
+SeedField = Annotated[int, Field(ge=0, lt=2**64)]
+ClassField = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=0)]
+TruncationField = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), AfterValidator(_in_thousandths)]
+A_MODEL = "a name from GET /models; the default model if left out"
+TRUNCATION = "less variety and fewer failures below 1, where the model can; in thousandths"
+
+
+def _seed_ranges(text: str) -> str:
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise PydanticCustomError("seed_ranges", "seeds and ranges like 0-99,200 with the smaller number first")
+        if int(last or first) >= 2**64:
+            raise PydanticCustomError("seed_ranges", "seeds are below 2**64")
+    return text
+
+
+SeedRanges = Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(_seed_ranges)]
+
+
 class GenerateRequest(Ask):
     """One picture; `{}` is a random one from the default model."""
 
@@ -30,21 +54,120 @@ class GenerateRequest(Ask):
         json_schema_extra={"examples": [{"seed": 42}, {"seed": 7, "class": 3, "truncation": 0.7, "format": "webp"}]}
     )
 
-    model: Annotated[str, Field(max_length=64)] | None = Field(
-        default=None, description="a name from GET /models; the default model if left out"
+    model: ModelField = Field(default=None, description=A_MODEL)
+    seed: SeedField | None = Field(
+        default=None, description="one seed, one picture; drawn, and told in X-Seed, if left out"
     )
-    seed: int | None = Field(
-        default=None, ge=0, lt=2**64, description="one seed, one picture; drawn, and told in X-Seed, if left out"
-    )
-    class_: Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=0)] | None = Field(
+    class_: ClassField | None = Field(
         default=None, alias="class", description="name or index; needed by models that know classes, refused by others"
     )
-    truncation: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), AfterValidator(_in_thousandths)] = Field(
-        default=1.0, description="less variety and fewer failures below 1, where the model can; in thousandths"
-    )
+    truncation: TruncationField = Field(default=1.0, description=TRUNCATION)
     format: FormatName | None = Field(
         default=None, description="wins over `*/*` in Accept; a clash with Accept is a 406; png if neither chooses"
     )
+
+
+class SampleRequest(Ask):
+    """Many pictures in one stream, in the order of their seeds."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"seed": 0, "count": 16, "format": "sheet"},
+                {"seeds": "0-9,42", "classes": 3},
+                {"seed": 7, "classes": {"0": 4, "1": 2}, "format": "tar"},
+            ]
+        }
+    )
+
+    model: ModelField = Field(default=None, description=A_MODEL)
+    seed: SeedField | None = Field(
+        default=None, description="sample i has seed + i, modulo the model's number of seeds; drawn if left out"
+    )
+    count: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="how many; left out, the sum of a histogram in classes"
+    )
+    seeds: SeedRanges | Annotated[list[SeedField | SeedRanges], Field(min_length=1)] | None = Field(
+        default=None, description="instead of seed and count: seeds, or ranges like `0-99,200`, both ends included"
+    )
+    classes: ClassField | list[ClassField] | dict[str, Annotated[int, Field(ge=0)]] | None = Field(
+        default=None,
+        description="one class for all, several that take turns, or `{class: count}` one after the other; "
+        "left out, all classes take turns",
+    )
+    truncation: TruncationField = Field(default=1.0, description=TRUNCATION)
+    format: ArchiveName | None = Field(
+        default=None, description="the container; wins over `*/*` in Accept; zip if neither chooses"
+    )
+    picture: FormatName = Field(default="png", description="how pictures are stored in a zip, tar or json")
+
+    def ranges(self) -> Ranges | None:
+        """The member `seeds`, in order."""
+        if self.seeds is None:
+            return None
+        parts = [self.seeds] if isinstance(self.seeds, str) else self.seeds
+        return Ranges([range_ for part in parts for range_ in _ranges(part)])
+
+
+class Point(Ask):
+    """A sample to pass through."""
+
+    seed: SeedField
+    class_: ClassField | None = Field(default=None, alias="class", description="instead of the request's")
+
+
+class InterpolateRequest(Ask):
+    """The way from one sample to the next, on the sphere on which latents lie."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"from": 1, "to": 2, "class": 0, "steps": 8},
+                {"points": [1, {"seed": 2, "class": 1}, 3], "class": 0, "loop": True, "format": "webp"},
+            ]
+        }
+    )
+
+    model: ModelField = Field(default=None, description=A_MODEL)
+    from_: SeedField | Point | None = Field(default=None, alias="from", description="where it begins")
+    to: SeedField | Point | None = Field(default=None, description="where it ends")
+    points: Annotated[list[SeedField | Point], Field(min_length=2, max_length=64)] | None = Field(
+        default=None, description="instead of from and to: two or more, in order"
+    )
+    class_: ClassField | None = Field(
+        default=None, alias="class", description="of points that name none; a class changes half way between two points"
+    )
+    steps: int = Field(default=16, ge=1, le=240, description="frames from one point to the next")
+    loop: bool = Field(
+        default=False, description="whether it returns to the first point, for an animation without a jump"
+    )
+    milliseconds: int = Field(default=80, ge=20, le=10_000, description="time that each frame is shown")
+    format: AnimationName | None = Field(default=None, description="gif if neither this nor Accept chooses")
+
+    def way(self) -> list[Point]:
+        """The points, each with its class.
+
+        Raises:
+            InvalidValue: if it is neither from and to, nor points.
+        """
+        ends = [end for end in (self.from_, self.to) if end is not None]
+        if (len(ends) == 2) == (self.points is not None) or len(ends) == 1:
+            raise InvalidValue("send from and to, or points; not both, not one end alone", pointer="/points")
+        return [
+            Point.model_validate(
+                {"seed": point, "class": self.class_}
+                if isinstance(point, int)
+                else {"seed": point.seed, "class": self.class_ if point.class_ is None else point.class_}
+            )
+            for point in self.points or ends
+        ]
+
+
+def _ranges(part: int | str) -> list[range]:
+    if isinstance(part, int):
+        return [range(part, part + 1)]
+    bounds = [piece.strip().partition("-") for piece in part.split(",")]
+    return [range(int(first), int(last or first) + 1) for first, _, last in bounds]
 
 
 class Answer(BaseModel):
@@ -76,9 +199,13 @@ class ModelCard(ModelSummary):
     """Everything that is known about a model."""
 
     provider: str = Field(description="what ONNX Runtime runs it on, as it says itself")
-    runs_alone: bool = Field(
-        description="whether a picture is the same alone and in a batch; if not, it is never run alone"
+    determinism: str = Field(
+        description="how the promise is kept on this replica: `exact` if the warm-up found every row the same in any "
+        "company, and the batch size, `free` or fixed; the same as X-Determinism"
     )
+    runners: int = Field(description="threads that run it")
+    max_batch: int = Field(description="most pictures that are computed together")
+    pictures_per_second: float = Field(description="as measured, lately")
     golden: GoldenResult = Field(description="whether this replica makes the manifest's golden samples pixel by pixel")
     manifest: Manifest
 
@@ -88,7 +215,10 @@ class ModelCard(ModelSummary):
         return cls(
             **_summary(bundle),
             provider=bundle.generator.provider,
-            runs_alone=bundle.generator.rows_match,
+            determinism=bundle.generator.determinism,
+            runners=bundle.batcher.runners,
+            max_batch=bundle.batcher.max_rows,
+            pictures_per_second=round(bundle.batcher.runners / bundle.batcher.seconds_per_row, 1),
             golden=bundle.golden,
             manifest=bundle.manifest,
         )
@@ -107,6 +237,20 @@ class ModelList(Answer):
     default: str | None = Field(description="the model of a request that names none")
     models: list[ModelSummary]
     refused: list[Refusal]
+
+
+class Verdict(Answer):
+    """From what a picture was made, and how exactly it is that."""
+
+    made_here: bool = Field(description="whether a bundle that is served here made it")
+    match: Literal["bytes", "pixels", "near", "different", "unknown"] = Field(
+        description="the file is the one that is made now; or its pixels are; or none is more than 2 levels off; "
+        "or some are; or nothing says what it should be"
+    )
+    detail: str
+    sample: dict[str, Any] | None = Field(description="what the file says it was made from")
+    largest_difference: int | None = Field(default=None, description="levels of 255, over all values")
+    mean_difference: float | None = Field(default=None, description="levels of 255")
 
 
 class Status(Answer):
@@ -137,7 +281,7 @@ def _summary(bundle: Bundle) -> dict[str, Any]:
         "version": manifest.version,
         "task": manifest.task,
         "digest": manifest.digest,
-        "seeds": SCHEMES[manifest.latent.scheme][1],
+        "seeds": bundle.seeds,
         "classes": manifest.classes,
         "truncation": manifest.latent.truncation is not None,
         "output": manifest.output,

@@ -23,6 +23,18 @@ class Settings(BaseSettings):
         description="where generators run; `cuda` refuses to serve from a CPU, `auto` takes what there is",
     )
     max_body_bytes: int = Field(default=64 * 1024, ge=1, description="largest request body")
+    max_count: int = Field(default=1_000_000, ge=1, description="most pictures of one request to /sample")
+    max_pixels: int = Field(
+        default=16 * 2**20, ge=1, description="most pixels of a contact sheet, an animation or an uploaded picture"
+    )
+    queue_rows: int = Field(default=1024, ge=1, description="most pictures that wait for one model; more are a 429")
+    queue_pixels: int = Field(default=64 * 2**20, ge=1, description="most pixels that wait for one model")
+    max_streams: int = Field(
+        default=16, ge=1, description="most requests to /sample and /interpolate that one model works on at a time"
+    )
+    stall_seconds: float = Field(
+        default=120.0, gt=0, description="a batch that runs longer than this makes /livez fail, to be restarted"
+    )
     deadline_seconds: float = Field(
         default=30.0, gt=0, le=3600, description="time in which an answer must begin; later it is a 504"
     )

@@ -6,13 +6,16 @@ Labels are route templates, statuses and bundle names, never what a client sent:
 import logging
 import re
 import secrets
+from functools import partial
 from time import perf_counter
+from typing import get_args
 from urllib.parse import quote
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.batcher import Observer, Priority, Reason
 from service.catalog import Catalog
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -37,11 +40,41 @@ class Metrics:
             "ganery_request_seconds", "From the request's head to the answer's end.", ["route"], registry=self.registry
         )
         self.in_progress = Gauge("ganery_requests_in_progress", "Requests being answered.", registry=self.registry)
-        self.generate_seconds = Histogram(
-            "ganery_generate_seconds", "Running a generator.", ["model"], registry=self.registry
+        self.pictures = Counter("ganery_pictures", "Pictures computed.", ["model"], registry=self.registry)
+        self.batch_rows = Counter(
+            "ganery_batch_rows",
+            "Rows computed; padding keeps a fixed batch size.",
+            ["model", "kind"],
+            registry=self.registry,
+        )
+        self.batches = Counter("ganery_batches", "Runs of a graph.", ["model"], registry=self.registry)
+        self.compute_seconds = Histogram(
+            "ganery_compute_seconds", "Running the graph once.", ["model"], registry=self.registry
         )
         self.encode_seconds = Histogram(
-            "ganery_encode_seconds", "Writing pictures as files.", ["model"], registry=self.registry
+            "ganery_encode_seconds", "Making files of what one run gave.", ["model"], registry=self.registry
+        )
+        self.queue_seconds = Histogram(
+            "ganery_queue_seconds", "Waiting for a runner.", ["model", "priority"], registry=self.registry
+        )
+        self.rejections = Counter(
+            "ganery_rejections",
+            "Work that was not computed: the queue was full, its deadline could not be kept, or its client had gone.",
+            ["model", "reason"],
+            registry=self.registry,
+        )
+        self.queue_rows = Gauge("ganery_queue_rows", "Rows waiting for a runner.", ["model"], registry=self.registry)
+        self.queue_wait = Gauge(
+            "ganery_queue_wait_seconds",
+            "How long a row that came now would wait, at the speed measured: the signal to scale by.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.bundle_determinism = Gauge(
+            "ganery_bundle_determinism",
+            "1 for how rows are kept independent of their batch.",
+            ["model", "determinism"],
+            registry=self.registry,
         )
         self.bundle_up = Gauge(
             "ganery_bundle_up", "1 if the bundle is served, 0 if it was refused.", ["model"], registry=self.registry
@@ -59,16 +92,52 @@ class Metrics:
             self.bundle_up.labels(name).set(1)
             self.bundle_golden.labels(name, bundle.golden).set(1)
             self.bundle_provider.labels(name, bundle.generator.provider).set(1)
+            self.bundle_determinism.labels(name, bundle.generator.determinism).set(1)
+            self.queue_rows.labels(name).set_function(partial(getattr, bundle.batcher, "waiting"))
+            self.queue_wait.labels(name).set_function(partial(getattr, bundle.batcher, "wait_seconds"))
         for name in catalog.refused:
             self.bundle_up.labels(name).set(0)
+
+    def observer(self, model: str) -> Observer:
+        """Who counts what happens in a bundle's queue."""
+        return QueueObserver(self, model)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self.registry)
 
 
+class QueueObserver(Observer):
+    """Counts what happens in the queue of one bundle; its series exist from the start, at zero."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._pictures = metrics.pictures.labels(model)
+        self._batches = metrics.batches.labels(model)
+        self._rows = {kind: metrics.batch_rows.labels(model, kind) for kind in ("real", "padding")}
+        self._compute = metrics.compute_seconds.labels(model)
+        self._encode = metrics.encode_seconds.labels(model)
+        self._queue = {priority: metrics.queue_seconds.labels(model, priority) for priority in get_args(Priority)}
+        self._rejections = {reason: metrics.rejections.labels(model, reason) for reason in get_args(Reason)}
+
+    def batch(self, rows: int, padding: int, compute: float, encode: float) -> None:
+        self._pictures.inc(rows)
+        self._batches.inc()
+        self._rows["real"].inc(rows)
+        self._rows["padding"].inc(padding)
+        self._compute.observe(compute)
+        self._encode.observe(encode)
+
+    def waited(self, priority: Priority, seconds: float) -> None:
+        self._queue[priority].observe(seconds)
+
+    def rejected(self, reason: Reason) -> None:
+        self._rejections[reason].inc()
+
+
 class TelemetryMiddleware:
     """Gives each request an id, tells it in X-Request-Id, counts, times and logs the answer.
+
+    Server-Timing tells the milliseconds until the answer began, and those of the phases in `request.state.timings`.
 
     A client's own X-Request-Id is kept if it is 1 to 64 letters, digits, dots, dashes and underscores.
     """
@@ -90,7 +159,10 @@ class TelemetryMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                timings = {**scope["state"].get("timings", {}), "total": perf_counter() - start}
+                headers["Server-Timing"] = ", ".join(f"{name};dur={s * 1000:.1f}" for name, s in timings.items())
             await send(message)
 
         start = perf_counter()

@@ -12,7 +12,8 @@ from service.manifest import GENERATOR_FILE, MANIFEST_FILE, SAMPLES_FILE
 
 def test_a_picture_is_a_function_of_its_sample(digits_bundle):
     sample = digits_bundle.sample(seed=7, class_="two", truncation=0.5)
-    expected = digits_bundle.generator.pixels(draw([7], 4), np.array([2]), np.array([0.5], np.float32))[0]
+    feed = {"z": draw([7], 4), "y": np.array([2]), "psi": np.array([0.5], np.float32)}
+    expected = digits_bundle.generator.run(feed)[0]
     np.testing.assert_array_equal(digits_bundle.picture(sample), expected)
     np.testing.assert_array_equal(digits_bundle.picture(sample), expected)
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from service.errors import NotAcceptable
-from service.formats import FORMATS, choose_format
+from service.formats import FORMATS, choose
 from service.sample import Sample
 
 SAMPLE = Sample("digits", "1", "ab" * 32, 42, 2, "two", 0.7)
@@ -65,7 +65,7 @@ def test_png_says_it_in_plain_text_too():
     ],
 )
 def test_chooses(asked, accept, expected):
-    assert choose_format(asked, accept) is FORMATS[expected]
+    assert choose(FORMATS, asked, accept) is FORMATS[expected]
 
 
 @pytest.mark.parametrize(
@@ -79,4 +79,4 @@ def test_chooses(asked, accept, expected):
 )
 def test_refuses_to_guess(asked, accept, message):
     with pytest.raises(NotAcceptable, match=message):
-        choose_format(asked, accept)
+        choose(FORMATS, asked, accept)

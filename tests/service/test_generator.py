@@ -8,59 +8,100 @@ from service.generator import Generator
 from service.latents import draw
 from service.manifest import GENERATOR_FILE, Manifest
 
-ONE = np.ones(1, np.float32)
-
 
 def test_gives_the_pixels_that_the_graph_describes(plain_bundle):
-    z = np.zeros((2, 4), np.float32)
-    pixels = plain_bundle.generator.pixels(z, None, np.ones(2, np.float32))
+    pixels = plain_bundle.generator.run({"z": np.zeros((2, 4), np.float32)})
     assert pixels.dtype == np.uint8
     assert pixels.shape == (2, 8, 8, 3)
     assert (pixels == 128).all()  # sigmoid(0) * 255 = 127.5, which rounds to even
 
 
+def test_feeds_what_the_graph_takes(plain_bundle, digits_bundle):
+    assert list(plain_bundle.generator.feed([1, 2], [None, None], [1.0, 1.0])) == ["z"]
+    feed = digits_bundle.generator.feed([1, 2], [0, 2], [1.0, 0.5])
+    np.testing.assert_array_equal(feed["z"], draw([1, 2], 4))
+    assert (feed["y"].tolist(), feed["y"].dtype) == ([0, 2], np.int64)
+    assert (feed["psi"].tolist(), feed["psi"].dtype) == ([1.0, 0.5], np.float32)
+
+
 def test_a_row_is_the_same_alone_and_in_company(digits_bundle):
-    z, y, psi = draw(range(5), 4), np.array([0, 1, 2, 0, 1]), np.linspace(0.2, 1, 5, dtype=np.float32)
-    together = digits_bundle.generator.pixels(z, y, psi)
+    generator = digits_bundle.generator
+    labels, psi = [0, 1, 2, 0, 1], [0.2, 0.4, 0.6, 0.8, 1.0]
+    together = generator.run(generator.feed(range(5), labels, psi))
     for i in range(5):
-        alone = digits_bundle.generator.pixels(z[i : i + 1], y[i : i + 1], psi[i : i + 1])
+        alone = generator.run(generator.feed([i], labels[i : i + 1], psi[i : i + 1]))
         np.testing.assert_array_equal(alone[0], together[i])
 
 
 def test_psi_and_y_reach_the_graph(digits_bundle):
-    run = digits_bundle.generator.pixels
-    z = draw([3], 4)
-    assert not np.array_equal(run(z, np.array([0]), ONE), run(z, np.array([1]), ONE))
-    assert not np.array_equal(run(z, np.array([0]), ONE), run(z, np.array([0]), ONE / 2))
+    def picture(label=0, psi=1.0):
+        return digits_bundle.generator.run(digits_bundle.generator.feed([3], [label], [psi]))
+
+    assert not np.array_equal(picture(), picture(label=1))
+    assert not np.array_equal(picture(), picture(psi=0.5))
 
 
-def moody_graph(n="N", dtype=TensorProto.FLOAT):
-    """All pixels are 100, or 200 if the row is alone: what some kernels do, only louder."""
+def test_rows_that_nothing_changes_are_run_in_any_number(plain_bundle):
+    generator = plain_bundle.generator
+    assert (generator.batch, generator.exact, generator.determinism) == (None, True, "exact; batch=free")
+    assert generator.padding(5) == 0
+
+
+PICTURE = [8, 8, 3]
+
+
+def moody_graph(value, constants=(), n="N", dtype=TensorProto.FLOAT):
+    """A graph whose pixels are all `value`, which the nodes compute from `n`, the number of rows, shape [1], and z."""
     z = helper.make_tensor_value_info("z", dtype, [n, 4])
-    out = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 8, 8, 3])
-    constants = [
-        helper.make_tensor("one", TensorProto.INT64, [1], [1]),
-        helper.make_tensor("picture", TensorProto.INT64, [3], [8, 8, 3]),
-        helper.make_tensor("alone", TensorProto.UINT8, [1], [200]),
-        helper.make_tensor("company", TensorProto.UINT8, [1], [100]),
-    ]
+    out = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", *PICTURE])
+    tensors = {"picture": PICTURE, "column": [-1, 1, 1, 1], **dict(constants)}
     nodes = [
         helper.make_node("Shape", ["z"], ["n"], start=0, end=1),
-        helper.make_node("Equal", ["n", "one"], ["is_alone"]),
-        helper.make_node("Where", ["is_alone", "alone", "company"], ["value"]),
+        *value,
+        helper.make_node("Cast", ["value"], ["bytes"], to=TensorProto.UINT8),
+        helper.make_node("Reshape", ["bytes", "column"], ["columns"]),
         helper.make_node("Concat", ["n", "picture"], ["size"], axis=0),
-        helper.make_node("Expand", ["value", "size"], ["pixels"]),
+        helper.make_node("Expand", ["columns", "size"], ["pixels"]),
     ]
-    graph = helper.make_graph(nodes, "moody", [z], [out], constants)
+    initializers = [helper.make_tensor(k, TensorProto.INT64, [len(v)], v) for k, v in tensors.items()]
+    graph = helper.make_graph(nodes, "moody", [z], [out], initializers)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def test_a_graph_that_differs_alone_is_never_run_alone(make_bundle):
-    generator = Bundle.load(make_bundle("moody", graph=moody_graph())).generator
-    assert not generator.rows_match
-    pixels = generator.pixels(draw([7], 4), None, ONE)
-    assert pixels.shape == (1, 8, 8, 3)
-    assert (pixels == 100).all()
+# All pixels are the number of rows in the run: what some kernels do, only louder.
+COUNTS_ROWS = moody_graph([helper.make_node("Identity", ["n"], ["value"])])
+# All pixels are the row's place in the run, which no batch size but 1 can hide.
+COUNTS_PLACES = moody_graph(
+    [
+        helper.make_node("Squeeze", ["n"], ["rows"]),
+        helper.make_node("Squeeze", ["zero"], ["first"]),
+        helper.make_node("Squeeze", ["one"], ["step"]),
+        helper.make_node("Range", ["first", "rows", "step"], ["value"]),
+    ],
+    {"zero": [0], "one": [1]},
+)
+
+
+def test_rows_that_the_batch_size_changes_are_run_in_one_size(make_bundle):
+    generator = Bundle.load(make_bundle("moody", graph=COUNTS_ROWS)).generator
+    assert generator.determinism == "exact; batch=8"
+    for count in (1, 7, 8, 9, 20):
+        pixels = generator.run(generator.feed(range(count), [None] * count, [1.0] * count))
+        assert pixels.shape == (count, *PICTURE)
+        assert (pixels == 8).all()
+        assert (count + generator.padding(count)) % 8 == 0
+
+
+def test_rows_that_their_place_changes_are_run_alone(make_bundle):
+    generator = Bundle.load(make_bundle("moody", graph=COUNTS_PLACES)).generator
+    assert generator.determinism == "exact; batch=1"
+    assert (generator.run(generator.feed(range(3), [None] * 3, [1.0] * 3)) == 0).all()
+
+
+def test_what_is_never_the_same_is_unproven(make_bundle):
+    random = [helper.make_node("RandomUniform", [], ["value"], shape=[1], low=0.0, high=255.0)]
+    with_noise = Bundle.load(make_bundle("noisy", graph=moody_graph(random))).generator
+    assert with_noise.determinism == "unproven; batch=1"
 
 
 @pytest.mark.parametrize(
@@ -92,10 +133,12 @@ def test_refuses_a_graph_that_is_not_what_the_manifest_says(make_bundle, graph, 
 )
 def test_refuses_a_fixed_batch_and_another_type(make_bundle, n, dtype, message):
     with pytest.raises(InvalidBundle, match=message):
-        Bundle.load(make_bundle("odd", graph=moody_graph(n, dtype)))
+        Bundle.load(
+            make_bundle("odd", graph=moody_graph([helper.make_node("Identity", ["n"], ["value"])], n=n, dtype=dtype))
+        )
 
 
 def test_a_failing_run_keeps_its_cause(digits_bundle):
     with pytest.raises(ModelFailure, match="the generator failed") as error:
-        digits_bundle.generator.pixels(draw([0], 4), np.array([99]), ONE)
+        digits_bundle.generator.run(digits_bundle.generator.feed([0], [99], [1.0]))
     assert error.value.__cause__ is not None

@@ -1,0 +1,236 @@
+"""Many samples as one stream: one class for each container, and one dict.
+
+`pack` runs beside the generator and turns a piece into what the container needs of it; `write` puts pieces in order.
+A container holds no time, host or user, so the same request is the same bytes, and no more memory for more samples.
+"""
+
+import base64
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.lib import format as npy
+from stream_zip import ZIP_AUTO, MemberFile, stream_zip
+
+from service.errors import TooLarge
+from service.formats import FORMATS, Format
+from service.generator import Pixels
+from service.plan import Plan
+from service.sample import Sample, Several
+
+ArchiveName = Literal["zip", "tar", "npz", "json", "sheet"]
+Piece = Sequence[tuple[int, Sample]]
+Packed = TypeVar("Packed")
+
+NEVER = datetime(1980, 1, 1)  # the earliest time that ZIP can tell
+BLOCK = tarfile.BLOCKSIZE
+
+
+class Archive(Generic[Packed]):
+    """A container of samples. `file_format` is how each picture in it is stored, where it stores files."""
+
+    media_type: ClassVar[str]
+    extension: ClassVar[str]
+
+    def __init__(self, plan: Plan, file_format: Format, *, max_pixels: int) -> None:
+        self.plan = plan
+        self.file_format = file_format
+        self.max_pixels = max_pixels
+
+    def pack(self, piece: Piece, pixels: Pixels) -> Packed:
+        """One piece, [N, height, width, channels]; called from several threads."""
+        raise NotImplementedError
+
+    def write(self, pieces: Iterable[Packed]) -> Iterator[bytes]:
+        """The container's bytes, as the pieces arrive."""
+        raise NotImplementedError
+
+
+class Tar(Archive[bytes]):
+    """WebDataset layout: members `KEY.png`, `KEY.cls` (the label, if there are classes) and `KEY.json`.
+
+    Reference: https://github.com/webdataset/webdataset, "The WebDataset Format".
+    """
+
+    media_type = "application/x-tar"
+    extension = "tar"
+
+    def pack(self, piece: Piece, pixels: Pixels) -> bytes:
+        members = []
+        for (index, sample), picture in zip(piece, pixels, strict=True):
+            key = f"{index:08d}"
+            members.append(_tar_member(f"{key}.{self.file_format.extension}", self.file_format.encode(picture, sample)))
+            if sample.label is not None:
+                members.append(_tar_member(f"{key}.cls", str(sample.label).encode()))
+            members.append(_tar_member(f"{key}.json", sample.to_json().encode()))
+        return b"".join(members)
+
+    def write(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        yield from pieces
+        yield bytes(2 * BLOCK)  # the end of an archive
+
+
+class Zip(Archive[list[tuple[str, bytes]]]):
+    """A folder for each class, which image-folder readers take as it is; each picture says in itself what made it."""
+
+    media_type = "application/zip"
+    extension = "zip"
+
+    def pack(self, piece: Piece, pixels: Pixels) -> list[tuple[str, bytes]]:
+        folders = [f"{folder}/" for folder in class_folders(self.plan.bundle.manifest.classes or ())]
+        members = []
+        for (index, sample), picture in zip(piece, pixels, strict=True):
+            folder = "" if sample.label is None else folders[sample.label]
+            name = f"{folder}{index:08d}.{self.file_format.extension}"
+            members.append((name, self.file_format.encode(picture, sample)))
+        return members
+
+    def write(self, pieces: Iterable[list[tuple[str, bytes]]]) -> Iterator[bytes]:
+        members = (_zip_member(name, len(content), [content]) for piece in pieces for name, content in piece)
+        return iter(stream_zip(members, extended_timestamps=False))
+
+
+class Npz(Archive[bytes]):
+    """For `numpy.load`: pixels uint8 [N, H, W, C], seeds uint64 [N], labels int64 [N] if there are classes, and
+    `model`, JSON that says what made them.
+    """
+
+    media_type = "application/x-npz"
+    extension = "npz"
+
+    def pack(self, piece: Piece, pixels: Pixels) -> bytes:
+        return pixels.tobytes()
+
+    def write(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        plan, count = self.plan, len(self.plan)
+        facts = {
+            key: value
+            for key, value in plan[0].to_dict().items()
+            if key in {"model", "version", "digest", "truncation"}
+        }
+        model = np.array(json.dumps({**facts, "classes": plan.bundle.manifest.classes}))
+        members = [
+            _array("pixels", "|u1", (count, *plan.bundle.shape), pieces),
+            _array("seeds", "<u8", (count,), _in_pieces(plan, lambda i: plan.seeds[i], "<u8")),
+            _array("model", model.dtype.str, (), [model.tobytes()]),
+        ]
+        if plan.bundle.manifest.classes:
+            members.append(_array("labels", "<i8", (count,), _in_pieces(plan, plan.label_at, "<i8")))
+        return iter(stream_zip(members, extended_timestamps=False))
+
+
+class Json(Archive[list[str]]):
+    """`{"samples": [...]}`: for each its id, seed, class and the rest, and the file of its picture in base64."""
+
+    media_type = "application/json"
+    extension = "json"
+
+    def pack(self, piece: Piece, pixels: Pixels) -> list[str]:
+        return [
+            json.dumps(
+                {
+                    **sample.to_dict(),
+                    "media_type": self.file_format.media_type,
+                    "image": base64.b64encode(self.file_format.encode(picture, sample)).decode("ascii"),
+                },
+                separators=(",", ":"),
+            )
+            for (_, sample), picture in zip(piece, pixels, strict=True)
+        ]
+
+    def write(self, pieces: Iterable[list[str]]) -> Iterator[bytes]:
+        before = '{"samples":['
+        for piece in pieces:
+            yield (before + ",".join(piece)).encode()
+            before = ","
+        yield b"]}"
+
+
+class Sheet(Archive[Pixels]):
+    """One PNG with all pictures, row by row, as square as they allow; the one container that is held in memory."""
+
+    media_type = "image/png"
+    extension = "png"
+
+    def __init__(self, plan: Plan, file_format: Format, *, max_pixels: int) -> None:
+        super().__init__(plan, file_format, max_pixels=max_pixels)
+        height, width, _ = plan.bundle.shape
+        if len(plan) * height * width > max_pixels:
+            raise TooLarge(
+                f"a sheet of {len(plan)} pictures has more than {max_pixels} pixels; "
+                f"ask for {max_pixels // (height * width)} at most, or for a tar"
+            )
+
+    def pack(self, piece: Piece, pixels: Pixels) -> Pixels:
+        return pixels
+
+    def write(self, pieces: Iterable[Pixels]) -> Iterator[bytes]:
+        origin = Several({"sheet": [self.plan[index].id for index in range(len(self.plan))]})
+        yield FORMATS["png"].encode(contact_sheet(np.concatenate(list(pieces))), origin)
+
+
+ARCHIVES: dict[ArchiveName, type[Archive[Any]]] = {
+    "zip": Zip,
+    "tar": Tar,
+    "npz": Npz,
+    "json": Json,
+    "sheet": Sheet,
+}
+
+
+def contact_sheet(pixels: Pixels) -> Pixels:
+    """Pictures [N, H, W, C] side by side, row by row, on white: one picture [rows * H, columns * W, C]."""
+    count, height, width, channels = pixels.shape
+    columns = int(np.ceil(np.sqrt(count * height / width)))
+    rows = -(-count // columns)
+    sheet = np.full((rows * columns, height, width, channels), 255, np.uint8)
+    sheet[:count] = pixels
+    return (
+        sheet.reshape(rows, columns, height, width, channels).swapaxes(1, 2).reshape(rows * height, columns * width, -1)
+    )
+
+
+def class_folders(classes: Sequence[str]) -> list[str]:
+    """A folder's name for each class: its own name, as far as every file system takes it; else its label before it."""
+    names = [
+        "".join(c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in name).strip(". ")
+        for name in classes
+    ]
+    if len({name.lower() for name in names}) == len(names) and all(names):
+        return names
+    width = len(str(len(names) - 1))
+    return [f"{label:0{width}d}-{name}" for label, name in enumerate(names)]
+
+
+def _tar_member(name: str, content: bytes) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % BLOCK)
+
+
+def _zip_member(name: str, size: int, chunks: Iterable[bytes]) -> MemberFile:
+    # Level 0: pictures are compressed already, and arrays are wanted soon.
+    return name, NEVER, 0o644, ZIP_AUTO(size, level=0), chunks
+
+
+def _array(name: str, dtype: str, shape: tuple[int, ...], chunks: Iterable[bytes]) -> MemberFile:
+    """A member of an npz file: an array in C order."""
+    header = io.BytesIO()
+    npy.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    size = header.tell() + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+
+    def content() -> Iterator[bytes]:
+        yield header.getvalue()
+        yield from chunks
+
+    return _zip_member(f"{name}.npy", size, content())
+
+
+def _in_pieces(plan: Plan, value_at: Any, dtype: str, size: int = 4096) -> Iterator[bytes]:
+    for start in range(0, len(plan), size):
+        values = [value_at(index) for index in range(start, min(start + size, len(plan)))]
+        yield np.array(values, dtype).tobytes()

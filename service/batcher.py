@@ -1,0 +1,346 @@
+"""Requests of all routes for one bundle meet here: a bounded queue in front of one session.
+
+A lone request starts at once; what arrives while a batch runs shares the next one. Threads, not asyncio: ONNX Runtime,
+zlib and Pillow let go of Python's lock, so the event loop is free while runners compute.
+"""
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from time import monotonic
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from service.errors import DeadlineExceeded, Overloaded, Stopping
+from service.generator import Feed, Pixels
+
+T = TypeVar("T")
+
+Priority = Literal["interactive", "bulk"]
+Reason = Literal["queue_full", "deadline", "gone"]
+
+BULK_EVERY = 4
+"""One batch in so many begins with bulk work when interactive work would fill them all."""
+MEMORY = 0.1
+"""Weight of the latest batch in the measured speed."""
+
+logger = logging.getLogger(__name__)
+
+
+class Runs(Protocol):
+    """What a batcher needs of a generator."""
+
+    def run(self, feed: Feed) -> Pixels: ...
+
+    def padding(self, rows: int) -> int: ...
+
+
+class Observer:
+    """Is told what happens, and does nothing about it; `telemetry` counts."""
+
+    def batch(self, rows: int, padding: int, compute: float, encode: float) -> None:
+        """A batch has run, and its results are made; seconds."""
+
+    def waited(self, priority: Priority, seconds: float) -> None:
+        """Work has left the queue for a runner."""
+
+    def rejected(self, reason: Reason) -> None:
+        """Work was not taken, or dropped before it was computed."""
+
+
+@dataclass(frozen=True)
+class Work(Generic[T]):
+    """Rows for a graph. `feed` and `finish` run in a runner's thread; what they raise harms this work alone."""
+
+    rows: int
+    pixels: int
+    """Of all that comes out: what a queue full of it costs."""
+    feed: Callable[[], Feed]
+    """Arrays [rows, ...] by the name of the graph's input."""
+    finish: Callable[[Pixels], T]
+    """uint8 [rows, height, width, channels] to the result, for example a file."""
+    shape: tuple[int, ...] = ()
+    """Only work of one shape shares a batch."""
+
+
+@dataclass(frozen=True)
+class Done(Generic[T]):
+    """A result, and the seconds it spent in each phase."""
+
+    value: T
+    queue: float
+    compute: float
+    """Of the batch that it was part of."""
+    encode: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much may wait."""
+
+    rows: int = 1024
+    pixels: int = 64 * 2**20
+    bulk_streams: int = 16
+
+
+@dataclass(eq=False)
+class _Job(Generic[T]):
+    work: Work[T]
+    priority: Priority
+    deadline: float
+    future: "Future[Done[T]]" = field(default_factory=Future)
+    since: float = field(default_factory=monotonic)
+
+
+class Batcher:
+    """The queue and the threads that empty it. They start with the first work and end with `close`.
+
+    Args:
+        generator: runs a batch; called by several threads at once if there are several runners.
+        runners: threads. ONNX Runtime sessions of one thread each share no kernel, so one runner for each CPU.
+        max_rows: most rows of a batch.
+        seconds_per_row: of one runner, as measured while warming up; later batches correct it.
+        limits: what may wait.
+        observer: is told of batches, waiting and rejections.
+    """
+
+    def __init__(
+        self,
+        generator: Runs,
+        *,
+        runners: int = 1,
+        max_rows: int = 32,
+        seconds_per_row: float = 0.01,
+        limits: Limits | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.max_rows = max_rows
+        self.runners = runners
+        self.seconds_per_row = seconds_per_row
+        self.observer = observer or Observer()
+        self._generator = generator
+        self._limits = limits or Limits()
+        self._changed = Condition()
+        self._queues: dict[Priority, deque[_Job[Any]]] = {"interactive": deque(), "bulk": deque()}
+        self._rows = 0
+        self._running = 0
+        self._pixels = 0
+        self._streams = 0
+        self._idle = 0
+        self._since_bulk = 0
+        self._started: dict[int, float] = {}
+        self._threads: list[Thread] = []
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """Rows in the queue."""
+        return self._rows
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long a row that comes now will wait for a runner, at the speed measured."""
+        return (self._rows + self._running) * self.seconds_per_row / self.runners
+
+    @property
+    def busy_seconds(self) -> float:
+        """Age of the oldest batch that is running; 0 if none is."""
+        return max((monotonic() - began for began in list(self._started.values())), default=0.0)
+
+    def submit(
+        self, work: Work[T], *, deadline: float = math.inf, priority: Priority = "interactive"
+    ) -> "Future[Done[T]]":
+        """Queue work. Cancelling the future before a runner takes the work spares the computation.
+
+        Args:
+            work: at most `max_rows` rows.
+            deadline: `time.monotonic()` after which nobody wants the result any more.
+            priority: bulk work takes what interactive work leaves, and one batch in `BULK_EVERY`.
+
+        Raises:
+            Overloaded: if too much is waiting, or so much that the deadline would pass.
+            Stopping: after `close`.
+        """
+        job = _Job(work, priority, deadline)
+        with self._changed:
+            if self._closed:
+                raise Stopping("this replica is stopping; send the request again, to another one")
+            # Bulk streams were admitted as a whole, keep little in the queue each, and are never cut in the middle.
+            if priority == "interactive":
+                self._admit(job)
+            self._queues[priority].append(job)
+            self._rows += work.rows
+            self._pixels += work.pixels
+            if not self._threads:
+                self._start()
+            self._changed.notify()
+        return job.future
+
+    def enter_stream(self) -> None:
+        """Take one of the places for long answers, whose work is then always queued.
+
+        Raises:
+            Overloaded: if all are taken.
+        """
+        with self._changed:
+            if self._streams >= self._limits.bulk_streams:
+                self.observer.rejected("queue_full")
+                raise Overloaded(
+                    f"{self._streams} long answers are being made, and no more are begun",
+                    retry_after=max(1, math.ceil(self.wait_seconds)),
+                )
+            self._streams += 1
+
+    def leave_stream(self) -> None:
+        """Give the place back."""
+        with self._changed:
+            self._streams -= 1
+
+    def close(self) -> None:
+        """Take no more work, finish what waits, end the threads."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _admit(self, job: _Job[Any]) -> None:
+        work, limits = job.work, self._limits
+        retry_after = max(1, math.ceil(self.wait_seconds))
+        if self._rows and (self._rows + work.rows > limits.rows or self._pixels + work.pixels > limits.pixels):
+            self.observer.rejected("queue_full")
+            raise Overloaded(
+                f"{self._rows} pictures are waiting, {self.wait_seconds:.1f} seconds of work, and no more may wait",
+                retry_after=retry_after,
+            )
+        # Its own share counts as well: a result that is ready when the deadline strikes comes too late.
+        needed = self.wait_seconds + work.rows * self.seconds_per_row
+        left = job.deadline - job.since
+        if self._rows and needed > left:
+            self.observer.rejected("deadline")
+            raise Overloaded(
+                f"the answer would take about {needed:.1f} seconds, and its deadline is in {max(left, 0):.1f}",
+                retry_after=retry_after,
+            )
+
+    def _start(self) -> None:
+        for index in range(self.runners):
+            thread = Thread(target=self._run, args=(index,), name=f"runner-{index}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _run(self, index: int) -> None:
+        while batch := self._take():
+            self._started[index] = monotonic()
+            rows = sum(job.work.rows for job in batch)
+            try:
+                self._compute(batch)
+            except Exception as error:  # a runner that dies would leave the queue without hands
+                logger.exception("a batch failed outside its graph")
+                for job in batch:
+                    if not job.future.done():
+                        job.future.set_exception(error)
+            finally:
+                del self._started[index]
+                with self._changed:
+                    self._running -= rows
+
+    def _take(self) -> list[_Job[Any]]:
+        """Wait for work; the jobs of the next batch, none when closed and empty."""
+        with self._changed:
+            self._idle += 1
+            try:
+                while True:
+                    self._changed.wait_for(lambda: self._rows or self._closed)
+                    if batch := self._next_batch():
+                        return batch
+                    if self._closed and not self._rows:
+                        return []
+            finally:
+                self._idle -= 1
+
+    def _next_batch(self) -> list[_Job[Any]]:
+        # Idle runners share what waits, rather than watch one of them compute it.
+        room = min(self.max_rows, math.ceil(self._rows / max(1, self._idle)))
+        bulk_first = bool(self._queues["bulk"]) and self._since_bulk >= BULK_EVERY - 1
+        order: list[Priority] = ["bulk", "interactive"] if bulk_first else ["interactive", "bulk"]
+        batch: list[_Job[Any]] = []
+        for priority in order:
+            room -= self._move(self._queues[priority], batch, room)
+        self._running += sum(job.work.rows for job in batch)
+        if batch:
+            took_bulk = any(job.priority == "bulk" for job in batch)
+            self._since_bulk = 0 if took_bulk or not self._queues["bulk"] else self._since_bulk + 1
+        return batch
+
+    def _move(self, queue: "deque[_Job[Any]]", batch: list[_Job[Any]], room: int) -> int:
+        """Move jobs of one shape from the queue's front into the batch; rows moved. Nothing is computed in vain."""
+        moved = 0
+        now = monotonic()
+        while queue:
+            job = queue[0]
+            fits = not batch or (job.work.shape == batch[0].work.shape and moved + job.work.rows <= room)
+            wanted = job.deadline > now and not job.future.cancelled()
+            if wanted and not fits:
+                break
+            queue.popleft()
+            self._rows -= job.work.rows
+            self._pixels -= job.work.pixels
+            if not job.future.set_running_or_notify_cancel():
+                self.observer.rejected("gone")
+            elif not wanted:
+                self.observer.rejected("deadline")
+                job.future.set_exception(DeadlineExceeded("the deadline passed while the request waited for its turn"))
+            else:
+                self.observer.waited(job.priority, now - job.since)
+                batch.append(job)
+                moved += job.work.rows
+        return moved
+
+    def _compute(self, batch: Sequence[_Job[Any]]) -> None:
+        fed: list[tuple[_Job[Any], Feed]] = []
+        for job in batch:
+            try:
+                fed.append((job, job.work.feed()))
+            except Exception as error:
+                job.future.set_exception(error)
+        if not fed:
+            return
+        began = monotonic()
+        try:
+            pixels = self._generator.run(_concatenate([feed for _, feed in fed]))
+        except Exception as error:
+            if len(fed) == 1:
+                fed[0][0].future.set_exception(error)
+            else:  # one of them may be to blame, the others are not: each alone, once
+                for job, _ in fed:
+                    self._compute([job])
+            return
+        ran = monotonic()
+        start = 0
+        for job, _ in fed:
+            own = pixels[start : start + job.work.rows]
+            start += job.work.rows
+            since = monotonic()
+            try:
+                value = job.work.finish(own)
+            except Exception as error:
+                job.future.set_exception(error)
+            else:
+                job.future.set_result(Done(value, began - job.since, ran - began, monotonic() - since))
+        rows = sum(job.work.rows for job, _ in fed)
+        ended = monotonic()
+        self.observer.batch(rows, self._generator.padding(rows), ran - began, ended - ran)
+        per_row = (ended - began) / rows
+        self.seconds_per_row += MEMORY * (per_row - self.seconds_per_row)
+
+
+def _concatenate(feeds: Sequence[Feed]) -> Feed:
+    if len(feeds) == 1:
+        return feeds[0]
+    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}

@@ -1,0 +1,156 @@
+"""Which samples a request of many means, in order. A plan for a million holds no more than a plan for one."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TypeVar, overload
+
+from service.batcher import Work
+from service.bundle import Bundle
+from service.errors import InvalidValue
+from service.generator import Pixels
+from service.latents import fresh_seed
+from service.sample import Sample
+
+T = TypeVar("T")
+
+ClassName = str | int
+Classes = ClassName | Sequence[ClassName] | Mapping[str, int]
+"""One class for all, several in turn, or how many of each."""
+
+
+class Ranges(Sequence[int]):
+    """Integers of several ranges, one range after the other."""
+
+    def __init__(self, ranges: Sequence[range]) -> None:
+        self.ranges = [range_ for range_ in ranges if range_]
+        self._ends = list(accumulate(len(range_) for range_ in self.ranges))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        which = bisect_right(self._ends, index)
+        return self.ranges[which][index - (self._ends[which - 1] if which else 0)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Samples of one bundle: sample i is a function of the request and of i."""
+
+    bundle: Bundle
+    seeds: Ranges
+    label_at: Callable[[int], int | None]
+    truncation: float
+
+    @classmethod
+    def of(
+        cls,
+        bundle: Bundle,
+        *,
+        seeds: Ranges | None = None,
+        first_seed: int | None = None,
+        count: int | None = None,
+        classes: Classes | None = None,
+        truncation: float = 1.0,
+    ) -> "Plan":
+        """What a request asks for, checked against what the bundle can do.
+
+        Args:
+            seeds: one for each sample; excludes `first_seed` and `count`.
+            first_seed: sample i has seed `first_seed + i`, modulo the number of seeds; None draws one.
+            count: of samples; the histogram's sum if `classes` is one.
+            classes: None gives every class its turn, if the bundle knows classes.
+            truncation: in (0, 1], 1 is off.
+
+        Raises:
+            InvalidValue: if these do not fit together, or not the bundle.
+        """
+        label_at, total = _labels(bundle, classes)
+        if seeds is None:
+            count = total if count is None else count
+            if count is None:
+                raise InvalidValue(
+                    "count is missing; send count, seeds, or classes as {class: count}", pointer="/count"
+                )
+            first = fresh_seed() if first_seed is None else bundle.check_seed(first_seed)
+            seeds = Ranges([range(first, min(first + count, bundle.seeds)), range(first + count - bundle.seeds)])
+        elif first_seed is not None or count is not None:
+            raise InvalidValue("seeds says which samples; leave seed and count out", pointer="/seeds")
+        elif not seeds:
+            raise InvalidValue("seeds is empty; send at least one", pointer="/seeds")
+        else:
+            for range_ in seeds.ranges:
+                bundle.check_seed(range_[-1])
+        if total is not None and total != len(seeds):
+            raise InvalidValue(
+                f"classes add up to {total} pictures, seeds and count to {len(seeds)}; leave count out",
+                pointer="/classes",
+            )
+        plan = cls(bundle, seeds, label_at, truncation)
+        plan[0]  # says now what does not suit the bundle
+        return plan
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.bundle.sample(seed=self.seeds[index], class_=self.label_at(index), truncation=self.truncation)
+
+    def works(self, pack: "Callable[[Sequence[tuple[int, Sample]], Pixels], T]") -> Iterator[Work[T]]:
+        """The work that makes all samples, piece by piece; `pack` gets a piece's indices, samples and pixels."""
+        batcher = self.bundle.batcher
+        rows = min(batcher.max_rows, -(-len(self) // batcher.runners))
+        for start in range(0, len(self), rows):
+            piece = [(index, self[index]) for index in range(start, min(start + rows, len(self)))]
+            yield self.bundle.work([sample for _, sample in piece], _packing(pack, piece))
+
+
+def _packing(
+    pack: Callable[[Sequence[tuple[int, Sample]], Pixels], T], piece: Sequence[tuple[int, Sample]]
+) -> Callable[[Pixels], T]:
+    return lambda pixels: pack(piece, pixels)
+
+
+def _labels(bundle: Bundle, classes: Classes | None) -> tuple[Callable[[int], int | None], int | None]:
+    """Index to label, and how many there are if the classes say so."""
+    if classes is None:
+        names = bundle.manifest.classes
+        return (lambda _: None) if names is None else (lambda index: index % len(names)), None
+    if isinstance(classes, Mapping):
+        labels = [_label(bundle, name, f"/classes/{name}") for name in classes]
+        ends = list(accumulate(classes.values()))
+        if not ends or not ends[-1]:
+            raise InvalidValue(
+                "classes asks for no picture at all; give one class a count of 1 or more", pointer="/classes"
+            )
+        return (lambda index: labels[bisect_right(ends, index)]), ends[-1]
+    if isinstance(classes, str | int):
+        label = _label(bundle, classes, "/classes")
+        return (lambda _: label), None
+    if not classes:
+        raise InvalidValue("classes is empty; leave it out for all classes in turn", pointer="/classes")
+    turns = [_label(bundle, name, f"/classes/{index}") for index, name in enumerate(classes)]
+    return (lambda index: turns[index % len(turns)]), None
+
+
+def _label(bundle: Bundle, name: ClassName, pointer: str) -> int | None:
+    names = bundle.manifest.classes or ()
+    # JSON has no integer keys: an index in a histogram arrives as text.
+    if isinstance(name, str) and name not in names and name.isdecimal() and len(name) < 10:
+        name = int(name)
+    try:
+        return bundle.label(name)
+    except InvalidValue as error:
+        raise InvalidValue(error.detail, pointer=pointer, choices=error.choices) from None

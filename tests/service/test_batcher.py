@@ -1,0 +1,280 @@
+import threading
+from concurrent.futures import wait
+from time import monotonic
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.batcher import BULK_EVERY, Batcher, Limits, Observer, Work
+from service.errors import DeadlineExceeded, ModelFailure, Overloaded, Stopping
+
+
+class Echo:
+    """A generator whose picture is its row's number; it waits for `gate`, and remembers its batches."""
+
+    def __init__(self, open_gate=True):
+        self.gate = threading.Event()
+        self.running = threading.Semaphore(0)
+        self.batches = []
+        if open_gate:
+            self.gate.set()
+
+    def run(self, feed):
+        self.batches.append(feed["n"].tolist())
+        self.running.release()
+        assert self.gate.wait(10)
+        if -1 in feed["n"]:
+            raise ModelFailure("the generator failed")
+        return feed["n"]
+
+    def padding(self, rows):
+        return 0
+
+
+class Log(Observer):
+    def __init__(self):
+        self.rejections = []
+
+    def rejected(self, reason):
+        self.rejections.append(reason)
+
+
+def numbers(*values, shape=()):
+    """Work whose result is its own numbers."""
+    return Work(len(values), len(values), lambda: {"n": np.array(values)}, lambda pixels: pixels.tolist(), shape)
+
+
+@pytest.fixture
+def make_batcher():
+    made = []
+
+    def make(generator, **settings):
+        made.append((generator, Batcher(generator, **settings)))
+        return made[-1][1]
+
+    yield make
+    for generator, batcher in made:
+        generator.gate.set()
+        batcher.close()
+
+
+@pytest.fixture
+def busy(make_batcher):
+    """A batcher whose only runner is held up by the number 0 until the gate opens."""
+
+    def make(**settings):
+        echo = Echo(open_gate=False)
+        batcher = make_batcher(echo, **settings)
+        first = batcher.submit(numbers(0))
+        assert echo.running.acquire(timeout=10)
+        return echo, batcher, first
+
+    return make
+
+
+def results(*futures):
+    return [future.result(10).value for future in futures]
+
+
+def test_a_lone_request_is_not_kept_waiting(make_batcher):
+    done = make_batcher(Echo()).submit(numbers(7)).result(10)
+    assert done.value == [7]
+    assert done.queue < 5
+    assert min(done.queue, done.compute, done.encode) >= 0
+
+
+def test_what_arrives_while_a_batch_runs_shares_the_next(busy):
+    echo, batcher, first = busy()
+    futures = [batcher.submit(numbers(i, 10 * i)) for i in range(1, 6)]
+    assert batcher.waiting == 10
+    echo.gate.set()
+    assert results(first, *futures) == [[0], *([i, 10 * i] for i in range(1, 6))]
+    assert len(echo.batches) == 2
+    assert batcher.waiting == 0
+
+
+def test_a_batch_has_no_more_rows_than_it_may(busy):
+    echo, batcher, _ = busy(max_rows=4)
+    futures = [batcher.submit(numbers(*range(3))) for _ in range(3)]
+    echo.gate.set()
+    wait(futures, 10)
+    assert [len(batch) for batch in echo.batches] == [1, 3, 3, 3]
+
+
+def test_idle_runners_share_what_waits(make_batcher):
+    echo = Echo(open_gate=False)
+    batcher = make_batcher(echo, runners=2)
+    held = [batcher.submit(numbers(i)) for i in range(2)]
+    for _ in range(2):
+        assert echo.running.acquire(timeout=10)
+    held += [batcher.submit(numbers(i)) for i in range(2, 10)]
+    echo.gate.set()
+    assert results(*held) == [[i] for i in range(10)]
+    assert sum(map(len, echo.batches)) == 10
+
+
+def test_only_work_of_one_shape_shares_a_batch(busy):
+    echo, batcher, _ = busy()
+    futures = [batcher.submit(numbers(i, shape=(i % 2,))) for i in range(1, 5)]
+    echo.gate.set()
+    assert results(*futures) == [[1], [2], [3], [4]]
+    assert all(len({n % 2 for n in batch}) == 1 for batch in echo.batches)
+
+
+def test_interactive_work_goes_first_and_bulk_does_not_starve(busy):
+    echo, batcher, _ = busy(max_rows=1)
+    bulk = batcher.submit(numbers(100), priority="bulk")
+    interactive = [batcher.submit(numbers(i)) for i in range(1, 10)]
+    echo.gate.set()
+    wait([bulk, *interactive], 10)
+    order = [batch[0] for batch in echo.batches]
+    assert order[1] == 1
+    assert order.index(100) <= BULK_EVERY + 1
+
+
+def test_bulk_work_fills_what_interactive_work_leaves(busy):
+    echo, batcher, _ = busy(max_rows=4)
+    bulk = [batcher.submit(numbers(100 + i), priority="bulk") for i in range(3)]
+    interactive = batcher.submit(numbers(1))
+    echo.gate.set()
+    wait([*bulk, interactive], 10)
+    assert echo.batches[1] == [1, 100, 101, 102]
+
+
+def test_a_client_that_has_gone_is_not_computed(busy):
+    log = Log()
+    echo, batcher, first = busy(observer=log)
+    gone, here = batcher.submit(numbers(1)), batcher.submit(numbers(2))
+    assert gone.cancel()
+    echo.gate.set()
+    assert results(first, here) == [[0], [2]]
+    assert echo.batches == [[0], [2]]
+    assert log.rejections == ["gone"]
+
+
+def test_what_came_too_late_is_not_computed(busy):
+    log = Log()
+    echo, batcher, _ = busy(observer=log, seconds_per_row=0)
+    late = batcher.submit(numbers(1), deadline=monotonic() + 0.05)
+    threading.Event().wait(0.1)
+    echo.gate.set()
+    with pytest.raises(DeadlineExceeded):
+        late.result(10)
+    assert echo.batches == [[0]]
+    assert log.rejections == ["deadline"]
+
+
+def test_a_full_queue_says_when_to_come_back(busy):
+    log = Log()
+    _, batcher, _ = busy(limits=Limits(rows=4), seconds_per_row=2.0, observer=log)
+    batcher.submit(numbers(1, 2, 3))
+    with pytest.raises(Overloaded, match="3 pictures are waiting") as error:
+        batcher.submit(numbers(4, 5))
+    assert error.value.headers == {"Retry-After": "8"}  # three that wait and one that runs, two seconds each
+    assert log.rejections == ["queue_full"]
+    batcher.submit(numbers(4))
+
+
+def test_pixels_are_limited_too(busy):
+    _, batcher, _ = busy(limits=Limits(pixels=100))
+    batcher.submit(Work(1, 60, lambda: {}, lambda pixels: None))
+    with pytest.raises(Overloaded):
+        batcher.submit(Work(1, 60, lambda: {}, lambda pixels: None))
+
+
+def test_what_cannot_be_done_in_time_is_refused_at_once(busy):
+    log = Log()
+    _, batcher, _ = busy(seconds_per_row=1.0, observer=log)
+    batcher.submit(numbers(1))
+    with pytest.raises(Overloaded, match="would take about 3"):
+        batcher.submit(numbers(2), deadline=monotonic() + 2)
+    assert log.rejections == ["deadline"]
+
+
+def test_an_idle_runner_takes_work_whatever_the_estimate_says(make_batcher):
+    batcher = make_batcher(Echo(), seconds_per_row=100.0)
+    assert batcher.submit(numbers(1), deadline=monotonic() + 5).result(10).value == [1]
+    assert batcher.seconds_per_row < 100  # and the estimate learns
+
+
+def test_bulk_work_is_queued_however_full_it_is(busy):
+    _, batcher, _ = busy(limits=Limits(rows=1, bulk_streams=1))
+    batcher.enter_stream()
+    for i in range(5):
+        batcher.submit(numbers(i), priority="bulk")
+    with pytest.raises(Overloaded, match="1 long answers"):
+        batcher.enter_stream()
+    batcher.leave_stream()
+    batcher.enter_stream()
+
+
+@pytest.mark.parametrize("part", ["feed", "finish"])
+def test_work_that_raises_harms_itself_alone(busy, part):
+    def fail(*args):
+        raise ValueError(part)
+
+    echo, batcher, _ = busy()
+    bad = Work(1, 1, **{"feed": lambda: {"n": np.array([5])}, "finish": lambda pixels: None, part: fail})
+    futures = [batcher.submit(work) for work in (numbers(1), bad, numbers(2))]
+    echo.gate.set()
+    assert results(futures[0], futures[2]) == [[1], [2]]
+    with pytest.raises(ValueError, match=part):
+        futures[1].result(10)
+
+
+def test_a_row_that_fails_the_graph_harms_itself_alone(busy):
+    echo, batcher, _ = busy()
+    futures = [batcher.submit(numbers(n)) for n in (1, -1, 2)]
+    echo.gate.set()
+    assert results(futures[0], futures[2]) == [[1], [2]]
+    with pytest.raises(ModelFailure):
+        futures[1].result(10)
+
+
+def test_closing_finishes_what_waits_and_takes_no_more(busy):
+    echo, batcher, first = busy()
+    second = batcher.submit(numbers(1))
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    while True:
+        try:
+            batcher.submit(numbers(2)).cancel()
+        except Stopping:
+            break
+    echo.gate.set()
+    closing.join(10)
+    assert results(first, second) == [[0], [1]]
+
+
+def test_tells_how_long_a_batch_has_been_running(busy):
+    echo, batcher, first = busy()
+    threading.Event().wait(0.05)
+    assert batcher.busy_seconds >= 0.05
+    echo.gate.set()
+    first.result(10)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    asks=st.lists(
+        st.tuples(st.integers(1, 5), st.sampled_from(["interactive", "bulk"]), st.integers(0, 1), st.booleans()),
+        max_size=60,
+    ),
+    runners=st.integers(1, 4),
+    max_rows=st.integers(5, 12),
+)
+def test_no_result_ever_reaches_another_request(asks, runners, max_rows):
+    batcher = Batcher(Echo(), runners=runners, max_rows=max_rows)
+    expected, futures = [], []
+    for index, (rows, priority, shape, leaves) in enumerate(asks):
+        expected.append([100 * index + row for row in range(rows)])
+        futures.append(batcher.submit(numbers(*expected[-1], shape=(shape,)), priority=priority))
+        if leaves:
+            futures[-1].cancel()
+    for own, future in zip(expected, futures, strict=True):
+        if not future.cancelled():
+            assert future.result(10).value == own
+    batcher.close()
+    assert batcher.waiting == 0
