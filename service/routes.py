@@ -1,5 +1,6 @@
 """The public routes: parse, call, encode."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -36,7 +37,7 @@ from service.schemas import (
     SampleRequest,
     Status,
 )
-from service.streaming import in_order, in_thread, stream
+from service.streaming import Pieces, in_thread, stream
 
 WEB = Path(__file__).parent / "web"
 PAGE_HEADERS = {
@@ -87,13 +88,13 @@ async def sample(request: Request) -> Response:
         count=ask.count,
         classes=ask.classes,
         truncation=ask.truncation,
+        max_count=service.settings.max_count,
     )
-    if len(plan) > service.settings.max_count:
-        raise TooLarge(f"{len(plan)} pictures are asked for; one request takes at most {service.settings.max_count}")
     archive = kind(plan, FORMATS[ask.picture], max_pixels=service.settings.max_pixels)
-    pieces = in_order(bundle.batcher, plan.works(archive.pack))
+    pieces = Pieces(bundle.batcher, plan.works(archive.pack))
     name = f"{bundle.name}-{plan.seeds[0]}-{len(plan)}.{archive.extension}"
     return await stream(
+        request,
         pieces,
         archive.write(pieces),
         media_type=archive.media_type,
@@ -120,12 +121,12 @@ async def interpolate(request: Request) -> Response:
             f"{len(way)} frames have {way.pixels} pixels; at most {service.settings.max_pixels} are made: "
             "ask for fewer points, or fewer steps"
         )
-    pieces = in_order(bundle.batcher, way.works())
+    pieces = Pieces(bundle.batcher, way.works())
 
     def file() -> bytes:
         return kind.encode(np.concatenate(list(pieces)), ask.milliseconds, origin)
 
-    content = await in_thread(pieces, file)
+    content = await in_thread(request, pieces, file)
     return Response(content, media_type=kind.media_type, headers={"X-Frames": str(len(way)), **_made_by(bundle)})
 
 
@@ -230,7 +231,8 @@ async def _picture(
 ) -> Response:
     """One sample through the queue, as a file."""
     work = bundle.work([sample], lambda pixels: format_.encode(pixels[0], sample))
-    done = await while_connected(request, bundle.batcher.submit(work, deadline=request.state.deadline))
+    future = bundle.batcher.submit(work, deadline=request.state.deadline)
+    done = await while_connected(request, asyncio.wrap_future(future))
     request.state.timings = {"queue": done.queue, "compute": done.compute, "encode": done.encode}
     return Response(
         done.value,
