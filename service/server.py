@@ -37,6 +37,7 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=grace_seconds,
     )
     supervisor = Supervisor(config, sockets=[config.bind_socket()])
