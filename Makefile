@@ -39,8 +39,7 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 serve: $(SERVE)/.installed  ## serve the bundles in models/ (PORT=8080 for another port, HOST=0.0.0.0 for all interfaces)
-	@mkdir -p $(BENTOML_HOME)
-	@exec $(SERVE)/bin/bentoml serve service.api:Ganery --host $(HOST) --port $(PORT)
+	@exec $(SERVE)/bin/python -m service serve --host $(HOST) --port $(PORT)
 
 test: lint test-service test-training  ## everything that CI runs
 

@@ -1,41 +1,40 @@
-"""`python -m service serve`: the service under uvicorn, which starts the worker, watches it, and starts it again.
-
-The worker is the BentoML service of `api.py`; this process stays light and imports neither it nor ONNX Runtime.
-"""
+"""The command line: `python -m service serve`, `python -m service doctor`."""
 
 import argparse
-import os
 
-import uvicorn
-from uvicorn.supervisors import Multiprocess
-
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
+from service.server import serve
 
 
-def serve(host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    config = uvicorn.Config(
-        "service.api:hosted",
-        factory=True,
-        host=host,
-        port=port,
-        workers=1,  # replicas scale; a second worker would be a second copy of every bundle
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
-    Multiprocess(config, sockets=[config.bind_socket()]).run()
+def _doctor() -> None:
+    # Imported here: the process that supervises the server needs none of it.
+    from service.doctor import examine  # noqa: PLC0415
+    from service.settings import Settings  # noqa: PLC0415
+
+    for line in examine(Settings.from_environment()):
+        print(line, flush=True)
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("serve", help="serve the bundles")
-    command.add_argument("--host", default="127.0.0.1")
-    command.add_argument("--port", type=int, default=3000)
+
+    serving = commands.add_parser("serve", help="serve the bundles over HTTP, until SIGTERM")
+    serving.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for all interfaces (default: %(default)s)")
+    serving.add_argument("--port", type=int, default=3000, help="default: %(default)s")
+    serving.add_argument(
+        "--grace-seconds",
+        type=int,
+        default=60,
+        help="after SIGTERM and SERVICE_DRAIN_SECONDS, time for the answers that have begun (default: %(default)s)",
+    )
+    serving.set_defaults(run=lambda given: serve(given.host, given.port, grace_seconds=given.grace_seconds))
+
+    doctor = commands.add_parser("doctor", help="say what would run where, how fast, and why something would not")
+    doctor.set_defaults(run=lambda _: _doctor())
+
     arguments = parser.parse_args()
-    serve(arguments.host, arguments.port)
+    arguments.run(arguments)
 
 
 if __name__ == "__main__":

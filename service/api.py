@@ -78,5 +78,8 @@ Ganery.add_asgi_middleware(EveryPath)  # type: ignore[attr-defined]  # the decor
 
 
 def hosted() -> ASGIApp:
-    """The service for `python -m service`: HTTP comes to our application, lifespan goes to BentoML."""
+    """The service for another host than `bentoml serve`: HTTP comes to our application, the lifespan goes to BentoML.
+
+    What BentoML puts around every request costs more than all that we do with it, and nothing of it is switched on.
+    """
     return EveryPath(Ganery.to_asgi())  # type: ignore[attr-defined]

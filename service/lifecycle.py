@@ -1,5 +1,6 @@
 """Loading, serving, draining: what the process is doing, and whether it should be sent requests."""
 
+import gc
 import logging
 
 import anyio.to_thread
@@ -36,6 +37,9 @@ class Lifecycle:
             )
 
         self._catalog = await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
+        # What has been loaded stays. Left to the collector, it is walked again and again while requests wait.
+        gc.collect()
+        gc.freeze()
         self.metrics.describe(self._catalog)
         logger.info("%d bundles served, %d refused", len(self._catalog.bundles), len(self._catalog.refused))
 

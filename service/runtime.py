@@ -31,6 +31,14 @@ def conflicting_builds() -> list[str]:
     return builds if len(builds) > 1 else []
 
 
+def compiled_providers() -> list[str]:
+    """What the installed build knows; hardware that it finds is another matter."""
+    import onnxruntime  # noqa: PLC0415
+
+    providers: list[str] = onnxruntime.get_available_providers()
+    return providers
+
+
 def open_session(model: bytes, provider: Provider) -> Any:
     """An `onnxruntime.InferenceSession` on the hardware that was asked for.
 
@@ -44,7 +52,7 @@ def open_session(model: bytes, provider: Provider) -> Any:
     """
     import onnxruntime  # noqa: PLC0415
 
-    compiled_for_cuda = CUDA in onnxruntime.get_available_providers()
+    compiled_for_cuda = CUDA in compiled_providers()
     if provider == "cuda" and not compiled_for_cuda:
         raise ModelFailure("SERVICE_PROVIDER=cuda, but the installed ONNX Runtime has no CUDA; install ganery[gpu]")
     wanted: list[Any] = [CPU]

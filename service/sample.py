@@ -5,6 +5,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from service.errors import InvalidValue
@@ -41,6 +42,9 @@ class Address:
             )
         label = None if match["label"] == "-" else int(match["label"])
         return cls(match["digest"], int(match["seed"]), label, int(match["thousandths"]) / 1000)
+
+
+compact_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Provenance(ABC):
@@ -91,7 +95,11 @@ class Sample(Provenance):
 
     def to_json(self) -> str:
         """Compact ASCII JSON, the same text for equal samples."""
-        return json.dumps(self.to_dict(), separators=(",", ":"))
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:  # a PNG asks for it twice
+        return compact_json(self.to_dict())
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class Several(Provenance):
     facts: Mapping[str, Any]
 
     def to_json(self) -> str:
-        return json.dumps(self.facts, separators=(",", ":"))
+        return compact_json(self.facts)
 
 
 # https://cv.iptc.org/newscodes/digitalsourcetype/ names the kinds of source.

@@ -1,4 +1,4 @@
-"""The real thing: `bentoml serve` in processes of its own, on loopback."""
+"""The real thing: `python -m service serve` and `bentoml serve` in processes of their own, on loopback."""
 
 import io
 import os
@@ -18,6 +18,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 BENTOML = Path(sys.executable).with_name("bentoml")
+SERVE = [sys.executable, "-m", "service", "serve"]
+BENTOML_SERVE = [str(BENTOML), "serve", "service.api:Ganery"]
 PATIENCE = 60  # seconds; a busy machine is no failure
 
 
@@ -51,13 +53,19 @@ class Server:
         connection.sendall(head.encode())
         return connection
 
+    def workers(self) -> list[int]:
+        """Processes that a supervisor has started to serve."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        command_lines = {int(child): Path(f"/proc/{child}/cmdline") for child in children}
+        return [child for child, line in command_lines.items() if line.exists() and "spawn_main" in line.read_text()]
+
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
 
 @contextmanager
-def serving(home: Path, models: Path, *, target: str = "service.api:Ganery", **settings: str) -> Iterator[Server]:
+def serving(home: Path, models: Path, *, command: list[str] = SERVE, **settings: str) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -69,7 +77,6 @@ def serving(home: Path, models: Path, *, target: str = "service.api:Ganery", **s
         "SERVICE_PROVIDER": "cpu",
         **settings,
     }
-    command = [BENTOML, "serve", target]
     log = home / "log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
@@ -89,10 +96,16 @@ def serving(home: Path, models: Path, *, target: str = "service.api:Ganery", **s
                 process.wait(PATIENCE)
 
 
+@pytest.fixture(scope="module", params=[SERVE, BENTOML_SERVE], ids=["service", "bentoml"])
+def command(request: pytest.FixtureRequest) -> list[str]:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, models: Path, command: list[str]) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("server")
-    with serving(home, models, SERVICE_MAX_BODY_BYTES="1000", SERVICE_DEADLINE_SECONDS="2") as server:
+    limits = {"SERVICE_MAX_BODY_BYTES": "1000", "SERVICE_DEADLINE_SECONDS": "2"}
+    with serving(home, models, command=command, **limits) as server:
         server.wait_for('"ready"')
         yield server
 
@@ -144,10 +157,10 @@ def test_metrics_are_ours(server):
     assert "bentoml" not in exposition
 
 
-def test_another_process_makes_the_same_picture_and_stops_when_it_is_done(server, tmp_path, models):
+def test_another_process_makes_the_same_picture_and_stops_when_it_is_done(server, command, tmp_path, models):
     ask = b'{"model": "digits", "seed": 9, "class": 1, "truncation": 0.5}'
     expected = server.client.post("/generate", content=ask, headers={"Content-Type": "application/json"}).content
-    with serving(tmp_path, models, SERVICE_DRAIN_SECONDS="1.5") as other:
+    with serving(tmp_path, models, command=command, SERVICE_DRAIN_SECONDS="1.5") as other:
         other.wait_for('"ready"')
         with other.send_head(len(ask)) as connection:
             connection.sendall(ask[:10])
@@ -164,12 +177,25 @@ def test_another_process_makes_the_same_picture_and_stops_when_it_is_done(server
         assert "Traceback" not in other.log.read_text()
 
 
-def test_a_bad_setting_is_one_line_and_an_end(tmp_path, models):
-    with serving(tmp_path, models, SERVICE_PROVIDER="gpu") as server:
+def test_a_bad_setting_is_one_line_and_an_end(command, tmp_path, models):
+    with serving(tmp_path, models, command=command, SERVICE_PROVIDER="gpu") as server:
         assert server.process.wait(PATIENCE) == 1
-        assert server.log.read_text() == (
-            "SERVICE_PROVIDER='gpu' is not usable: Input should be 'auto', 'cpu' or 'cuda'\n"
-        )
+        first, *others = server.log.read_text().splitlines()
+        assert first == "SERVICE_PROVIDER='gpu' is not usable: Input should be 'auto', 'cpu' or 'cuda'"
+        assert all("failed to start" in line for line in others)
+
+
+def test_a_worker_that_is_killed_comes_again(tmp_path, models):
+    with serving(tmp_path, models) as server:
+        server.wait_for('"ready"')
+        (first,) = server.workers()
+        os.kill(first, signal.SIGKILL)
+        while first in server.workers():
+            time.sleep(0.05)
+        server.wait_for('"ready"')
+        assert server.workers() != [first]
+        assert server.client.post("/generate", json={"seed": 42, "class": "two"}).status_code == 200
+        assert server.stop() == 0
 
 
 def test_without_a_good_bundle_it_lives_and_is_not_ready(tmp_path):
@@ -194,6 +220,6 @@ def test_a_built_bento_holds_the_service_only_and_serves(tmp_path, models):
     (source,) = (tmp_path / "bentoml" / "bentos").glob("*/*/src")
     assert {path.name for path in source.iterdir()} <= {"service", "models", "LICENSE", "bentofile.yaml"}
     assert (source / "service" / "web" / "index.html").exists()
-    with serving(tmp_path, models, target=str(source.parent)) as server:
+    with serving(tmp_path, models, command=[str(BENTOML), "serve", str(source.parent)]) as server:
         server.wait_for('"ready"')
         assert server.client.post("/generate", json={"seed": 42, "class": "two"}).status_code == 200

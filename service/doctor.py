@@ -1,0 +1,71 @@
+"""`python -m service doctor`: what would run where, how fast, and why something would not."""
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from math import ceil
+from time import perf_counter
+
+from service import __version__
+from service.bundle import Bundle
+from service.catalog import Catalog
+from service.cpus import available_cpus
+from service.runtime import compiled_providers, conflicting_builds
+from service.settings import Settings
+
+MEASURED_SECONDS = 1.0
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "bentoml", "numpy", "pillow")
+
+
+def examine(settings: Settings) -> Iterator[str]:
+    """The report, line by line."""
+    yield f"ganery {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    yield "  " + ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
+    yield f"  {available_cpus()} CPUs may be used, of {os.cpu_count()} that the machine has"
+    if builds := conflicting_builds():
+        yield f"  PROBLEM: {' and '.join(builds)} overwrite each other's files; uninstall both, then install one"
+    yield f"  ONNX Runtime is built for {', '.join(compiled_providers())}; SERVICE_PROVIDER is {settings.provider}"
+    yield "settings that differ from their defaults"
+    fields = type(settings).model_fields
+    changed = {name: value for name, value in settings if value != fields[name].default}
+    yield from (f"  SERVICE_{name.upper()}={value}" for name, value in changed.items())
+    if not changed:
+        yield "  none"
+    yield f"bundles in {settings.models_dir.resolve()}"
+    catalog = Catalog.load(settings.models_dir, default=settings.default_model, provider=settings.provider)
+    for bundle in catalog.bundles.values():
+        yield from _bundle(bundle)
+    for name, reason in catalog.refused.items():
+        yield f"  {name}: REFUSED: {reason}"
+    if not catalog.bundles:
+        yield f"  PROBLEM: {catalog.why_empty()}"
+    else:
+        yield f"requests that name no model get {catalog.default_for('generate')}"
+
+
+def _bundle(bundle: Bundle) -> Iterator[str]:
+    generator, batcher = bundle.generator, bundle.batcher
+    height, width, channels = bundle.shape
+    manifest = bundle.manifest
+    yield f"  {manifest.name} {manifest.version}: {height}x{width}x{channels}, digest {manifest.digest[:16]}"
+    yield f"    on {generator.provider}, {batcher.runners} runner(s), at most {batcher.max_rows} pictures in a batch"
+    yield f"    rows are {generator.determinism}; golden samples: {bundle.golden}"
+    alone, together = (_pictures_per_second(bundle, rows) for rows in (1, batcher.max_rows))
+    yield f"    a runner makes {alone:.0f} pictures/s one by one, {together:.0f} in the largest batch"
+
+
+def _pictures_per_second(bundle: Bundle, rows: int) -> float:
+    labels = [i % len(bundle.manifest.classes) if bundle.manifest.classes else None for i in range(rows)]
+    runs = max(1, ceil(MEASURED_SECONDS / 2 / (rows * bundle.generator.seconds_per_row)))
+    began = perf_counter()
+    for run in range(runs):
+        bundle.generator.run(bundle.generator.feed(range(run, run + rows), labels, [1.0] * rows))
+    return runs * rows / (perf_counter() - began)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
