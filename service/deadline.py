@@ -5,6 +5,7 @@ from time import monotonic
 
 import anyio
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, InvalidValue
@@ -18,6 +19,7 @@ class DeadlineMiddleware:
 
     Raises:
         DeadlineExceeded: if the answer has not begun by then. What is being computed goes on, for nobody.
+        ClientDisconnect: if the client took nothing for the service's time.
         InvalidValue: if the header is no whole number of milliseconds above 0.
     """
 
@@ -45,7 +47,7 @@ class DeadlineMiddleware:
         if budget.cancelled_caught and not begun:
             raise DeadlineExceeded(f"no answer within {seconds:g} seconds; ask for less, or again later")
         if budget.cancelled_caught:
-            raise TimeoutError(f"the client took nothing for {self.seconds:g} seconds")
+            raise ClientDisconnect  # it took nothing for so long
 
 
 def _asked(header: str | None) -> float:

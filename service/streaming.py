@@ -18,6 +18,9 @@ from service.presence import while_connected
 
 T = TypeVar("T")
 
+CHUNK = 64 * 1024
+"""Bytes. Smaller chunks are joined: each is a trip from thread to thread, and a header is no sign of success."""
+
 
 class Pieces(Generic[T]):
     """The results of bulk work, each when its turn comes. Two for each runner are under way.
@@ -102,8 +105,21 @@ async def stream(
         media_type: of the answer.
         headers: of the answer.
     """
+    chunks = joined(chunks)
     first = await in_thread(request, pieces, partial(next, chunks, b""))
     return PiecesResponse(pieces, chain([first], chunks), media_type=media_type, headers=headers)
+
+
+def joined(chunks: Iterable[bytes], size: int = CHUNK) -> Iterator[bytes]:
+    """The same bytes in chunks of `size` or more, but for the last."""
+    held = bytearray()
+    for chunk in chunks:
+        held += chunk
+        if len(held) >= size:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)
 
 
 async def in_thread(request: Request, pieces: Pieces[T], make: Callable[[], bytes]) -> bytes:
