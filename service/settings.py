@@ -23,6 +23,10 @@ class Settings(BaseSettings):
         description="where generators run; `cuda` refuses to serve from a CPU, `auto` takes what there is",
     )
     max_body_bytes: int = Field(default=64 * 1024, ge=1, description="largest request body")
+    # Below the size at which Pillow refuses by itself.
+    max_pixels: int = Field(
+        default=16 * 1024**2, ge=1, le=2**27, description="largest picture that is decoded, width times height"
+    )
     deadline_seconds: float = Field(
         default=30.0, gt=0, le=3600, description="time in which an answer must begin; later it is a 504"
     )
