@@ -18,7 +18,7 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int) -> Sc
 
     Raises:
         UnsupportedMediaType: if the body is not plain `application/json`.
-        TooLarge: if it is longer than `max_bytes`, whatever Content-Length says.
+        TooLarge, RequestTimeout: see `read_body`.
         MalformedRequest: if it is not JSON; NaN, infinities and absurd nesting are not.
         InvalidValue: if it breaks the schema.
     """
@@ -28,7 +28,7 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int) -> Sc
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise UnsupportedMediaType(f"Content-Encoding is {encoding[:100]}; send the body as it is")
-    body = await _read(request, max_bytes)
+    body = await read_body(request, max_bytes)
     try:
         payload = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -41,7 +41,13 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int) -> Sc
         raise _invalid_value(error.errors(include_url=False), payload, schema) from None
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLarge: if it is longer than `max_bytes`, whatever Content-Length says.
+        RequestTimeout: if it comes too slowly for `BodyDeadlineMiddleware`.
+    """
     too_large = TooLarge(f"the body is larger than {max_bytes} bytes")
     # Refused by its announcement, before a byte of it is read; the count below is what is relied on.
     announced = request.headers.get("content-length", "")

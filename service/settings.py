@@ -6,7 +6,11 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.cors import Origins
+
 Provider = Literal["auto", "cpu", "cuda"]
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Settings(BaseSettings):
@@ -14,6 +18,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
 
+    # What is served.
     models_dir: Path = Field(default=Path("models"), description="directory whose sub-directories are the bundles")
     default_model: str | None = Field(
         default=None, description="bundle for requests that name none; unset means the first by name"
@@ -22,11 +27,14 @@ class Settings(BaseSettings):
         default="auto",
         description="where generators run; `cuda` refuses to serve from a CPU, `auto` takes what there is",
     )
+
+    # How much a request may bring, and how long things may take.
     max_body_bytes: int = Field(default=64 * 1024, ge=1, description="largest request body")
     # Below the size at which Pillow refuses by itself.
     max_pixels: int = Field(
         default=16 * 1024**2, ge=1, le=2**27, description="largest picture that is decoded, width times height"
     )
+    body_seconds: float = Field(default=10.0, gt=0, le=3600, description="time in which a whole body must come")
     deadline_seconds: float = Field(
         default=30.0, gt=0, le=3600, description="time in which an answer must begin; later it is a 504"
     )
@@ -35,6 +43,22 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="after SIGTERM, time for load balancers to see /readyz fail while requests are still taken",
+    )
+
+    # Who may call.
+    api_keys_file: Path | None = Field(
+        default=None, description="file of bearer keys, one on each line; unset means that everybody may call"
+    )
+    metrics_need_key: bool = Field(default=False, description="with keys: whether /metrics needs one too")
+    cors_origins: Origins = Field(
+        default=(), description="origins whose pages may call from a browser, separated by commas, or `*`"
+    )
+
+    # What it tells its operator.
+    log_format: LogFormat = Field(default="text", description="`json` writes one object on each line")
+    log_level: LogLevel = Field(default="info", description="the least that the service's own log lines must be")
+    tracing: Literal["otlp"] | None = Field(
+        default=None, description="`otlp` exports a span for each request, as the standard OTEL_* variables say"
     )
 
     @classmethod
