@@ -1,6 +1,7 @@
 """The public routes: parse, call, encode."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from service.formats import FORMATS, Format, choose
 from service.interpolation import Interpolation
 from service.lifecycle import Lifecycle
 from service.openapi import document
-from service.parsing import parse
+from service.parsing import Schema, parse, read_body
 from service.plan import Plan
 from service.presence import while_connected
 from service.sample import Address, Sample, Several
@@ -35,8 +36,10 @@ from service.schemas import (
     Refusal,
     SampleRequest,
     Status,
+    Verdict,
 )
 from service.streaming import in_order, in_thread, stream
+from service.verification import open_case
 
 WEB = Path(__file__).parent / "web"
 PAGE_HEADERS = {
@@ -48,8 +51,7 @@ PAGE_HEADERS = {
 
 async def generate(request: Request) -> Response:
     """One seed, one picture."""
-    service = _lifecycle(request)
-    ask = await parse(request, GenerateRequest, max_bytes=service.settings.max_body_bytes)
+    ask = await _parse(request, GenerateRequest)
     format_ = choose(FORMATS, ask.format, _accept(request))
     bundle = _bundle(request, ask.model)
     sample = bundle.sample(seed=ask.seed, class_=ask.class_, truncation=ask.truncation)
@@ -77,7 +79,7 @@ async def sample_again(request: Request) -> Response:
 async def sample(request: Request) -> Response:
     """Many seeds, many pictures, in one stream."""
     service = _lifecycle(request)
-    ask = await parse(request, SampleRequest, max_bytes=service.settings.max_body_bytes)
+    ask = await _parse(request, SampleRequest)
     kind = choose(ARCHIVES, ask.format, _accept(request))
     bundle = _bundle(request, ask.model)
     plan = Plan.of(
@@ -109,7 +111,7 @@ async def sample(request: Request) -> Response:
 async def interpolate(request: Request) -> Response:
     """The way from sample to sample."""
     service = _lifecycle(request)
-    ask = await parse(request, InterpolateRequest, max_bytes=service.settings.max_body_bytes)
+    ask = await _parse(request, InterpolateRequest)
     kind = choose(ANIMATIONS, ask.format, _accept(request))
     bundle = _bundle(request, ask.model)
     points = [bundle.sample(seed=point.seed, class_=point.class_) for point in ask.way()]
@@ -127,6 +129,21 @@ async def interpolate(request: Request) -> Response:
 
     content = await in_thread(pieces, file)
     return Response(content, media_type=kind.media_type, headers={"X-Frames": str(len(way)), **_made_by(bundle)})
+
+
+async def verify(request: Request) -> Response:
+    """From what a picture was made."""
+    service = _lifecycle(request)
+    settings = service.settings
+    content = await read_body(request, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
+    case = await run_sync(partial(open_case, content, service.catalog, max_pixels=settings.max_pixels))
+    if isinstance(case, Verdict):
+        return _json(case)
+    bundle = service.catalog.named(case.sample.model)
+    request.state.model = bundle.name
+    work = bundle.work([case.sample], lambda pixels: case.judge(pixels[0]))
+    done = await while_connected(request, bundle.batcher.submit(work, deadline=request.state.deadline))
+    return _json(done.value)
 
 
 async def models(request: Request) -> Response:
@@ -193,6 +210,7 @@ ROUTES: list[BaseRoute] = [
     Route("/sample", sample, methods=["POST"]),
     Route("/samples/{id}", sample_again),
     Route("/interpolate", interpolate, methods=["POST"]),
+    Route("/verify", verify, methods=["POST"]),
     Route("/models", models),
     Route("/models/{name}", model),
     Route("/models/{name}/samples.png", sheet),
@@ -215,6 +233,11 @@ def _bundle(request: Request, name: str | None) -> Bundle:
     bundle = _lifecycle(request).catalog.get(name, task="generate")
     request.state.model = bundle.name
     return bundle
+
+
+async def _parse(request: Request, schema: type[Schema]) -> Schema:
+    settings = _lifecycle(request).settings
+    return await parse(request, schema, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
 
 
 def _accept(request: Request) -> str:

@@ -172,10 +172,25 @@ class TelemetryMiddleware:
         finally:
             seconds = perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
-            self.metrics.requests.labels(route, status, scope["state"].get("model", "")).inc()
+            model = scope["state"].get("model", "")
+            self.metrics.requests.labels(route, status, model).inc()
             self.metrics.seconds.labels(route).observe(seconds)
-            if route not in UNLOGGED:
+            if route not in UNLOGGED and logger.isEnabledFor(logging.INFO):
                 # Quoted: a decoded path may hold line breaks, and with them forged log lines.
+                method, path, milliseconds = scope["method"], quote(scope["path"]), round(seconds * 1000, 1)
                 logger.info(
-                    "%s %s %d %.1f ms %s", scope["method"], quote(scope["path"]), status, seconds * 1000, request_id
+                    "%s %s %d %.1f ms %s",
+                    method,
+                    path,
+                    status,
+                    milliseconds,
+                    request_id,
+                    extra={
+                        "request_id": request_id,
+                        "method": method,
+                        "route": route,
+                        "status": status,
+                        "milliseconds": milliseconds,
+                        "model": model,
+                    },
                 )

@@ -21,7 +21,7 @@ def test_serves_the_good_and_names_the_bad(tmp_path, plain, digits, make_bundle,
 
 
 def test_an_unforeseen_failure_refuses_one_bundle(tmp_path, plain, digits, monkeypatch):
-    def load(directory, provider):
+    def load(directory, **settings):
         raise RuntimeError("surprise")
 
     monkeypatch.setattr("service.bundle.Bundle.load", load)

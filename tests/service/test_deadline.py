@@ -12,7 +12,7 @@ def test_what_begins_too_late_is_given_up():
         await anyio.sleep(60)
 
     with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.05 seconds"):
-        TestClient(DeadlineMiddleware(slow, seconds=0.05)).get("/")
+        TestClient(DeadlineMiddleware(slow, seconds=0.05, send_seconds=5)).get("/")
 
 
 def test_what_has_begun_may_take_its_time():
@@ -24,4 +24,4 @@ def test_what_has_begun_may_take_its_time():
     async def stream(scope, receive, send):
         await StreamingResponse(chunks())(scope, receive, send)
 
-    assert TestClient(DeadlineMiddleware(stream, seconds=0.15)).get("/").content == b"xxx"
+    assert TestClient(DeadlineMiddleware(stream, seconds=0.15, send_seconds=5)).get("/").content == b"xxx"
