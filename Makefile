@@ -30,12 +30,12 @@ $(SERVE)/.installed: pyproject.toml constraints.txt
 
 $(NO_TORCH)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(NO_TORCH)
-	$(NO_TORCH)/bin/python $(PIP_INSTALL) --editable '.[cpu,test]'
+	$(NO_TORCH)/bin/python $(PIP_INSTALL) --editable '.[cpu,tracing,test]'
 	touch $@
 
 $(DEV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/python $(PIP_INSTALL) --editable '.[cpu,training,test]'
+	$(DEV)/bin/python $(PIP_INSTALL) --editable '.[cpu,tracing,training,test]'
 	touch $@
 
 serve: $(SERVE)/.installed  ## serve the bundles in models/ (PORT=8080 for another port, HOST=0.0.0.0 for all interfaces)

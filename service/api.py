@@ -1,7 +1,6 @@
 """The BentoML service, and the only file that knows of BentoML: it starts, hosts and stops the application."""
 
 import asyncio
-import logging
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,11 +11,21 @@ import bentoml
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.keys import Keys
+from service.logs import configure_logging
 from service.settings import Settings
 
-logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root logger shows warnings only
-
 settings = Settings.from_environment()
+configure_logging(settings.log_format, settings.log_level)
+
+# BentoML's parent process imports this file before it starts a worker. What ends only the worker would have it started
+# again and again.
+if settings.api_keys_file is not None:
+    Keys.read(settings.api_keys_file)
+if settings.tracing is not None:
+    from service.tracing import check_exporter
+
+    check_exporter()
 
 
 @cache

@@ -2,21 +2,30 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from service.cors import cors
 from service.deadline import DeadlineMiddleware
+from service.keys import Keys, KeysMiddleware
 from service.lifecycle import Lifecycle
 from service.problems import ProblemMiddleware, as_ganery_error
 from service.routes import ROUTES
+from service.settings import Settings
 from service.telemetry import TelemetryMiddleware
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 
 def create_app(lifecycle: Lifecycle) -> Starlette:
     """The application; its lifespan begins to load the bundles, and does not wait for them."""
+    provider = _tracer_provider(lifecycle.settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -25,17 +34,39 @@ def create_app(lifecycle: Lifecycle) -> Starlette:
             yield
             await lifecycle.close()
             tasks.cancel_scope.cancel()
+        if provider is not None:
+            await anyio.to_thread.run_sync(provider.shutdown)
 
     app = Starlette(
         routes=ROUTES,
-        middleware=[  # outermost first
-            Middleware(TelemetryMiddleware, metrics=lifecycle.metrics),
-            Middleware(ProblemMiddleware),
-            Middleware(DeadlineMiddleware, seconds=lifecycle.settings.deadline_seconds),
-        ],
+        middleware=_middleware(lifecycle, provider),
         exception_handlers={HTTPException: as_ganery_error},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # one address for each thing; a redirect would be an answer without a schema
     app.state.lifecycle = lifecycle
     return app
+
+
+def _middleware(lifecycle: Lifecycle, provider: "TracerProvider | None") -> list[Middleware]:
+    """Outermost first; what is switched off is not there."""
+    settings = lifecycle.settings
+    around = [Middleware(TelemetryMiddleware, metrics=lifecycle.metrics)]
+    if provider is not None:
+        from service.tracing import TracingMiddleware  # noqa: PLC0415
+
+        around.append(Middleware(TracingMiddleware, provider=provider))
+    around += [*cors(settings.cors_origins), Middleware(ProblemMiddleware)]
+    if settings.api_keys_file is not None:
+        keys = Keys.read(settings.api_keys_file)
+        around.append(Middleware(KeysMiddleware, keys=keys, metrics_need_key=settings.metrics_need_key))
+    seconds, send_seconds = settings.deadline_seconds, settings.send_seconds
+    return [*around, Middleware(DeadlineMiddleware, seconds=seconds, send_seconds=send_seconds)]
+
+
+def _tracer_provider(settings: Settings) -> "TracerProvider | None":
+    if settings.tracing is None:
+        return None
+    from service.tracing import otlp_provider  # noqa: PLC0415 - what is off costs nothing
+
+    return otlp_provider()

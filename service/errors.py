@@ -2,10 +2,12 @@
 
 GaneryError
 ├── MalformedRequest        400
+├── Unauthorized            401
 ├── NotFound                404
 │   └── UnknownModel
 ├── MethodNotAllowed        405
 ├── NotAcceptable           406
+├── RequestTimeout          408
 ├── WrongTask               409
 ├── TooLarge                413
 ├── UnsupportedMediaType    415
@@ -76,6 +78,13 @@ class MalformedRequest(GaneryError):
     status = HTTPStatus.BAD_REQUEST
 
 
+class Unauthorized(GaneryError):
+    """The route needs a key, and none came, or not one of the service's."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
+
+
 class NotFound(GaneryError):
     """Nothing is there."""
 
@@ -105,6 +114,13 @@ class NotAcceptable(GaneryError):
     """`Accept` and `format` name no encoding that the route can give, or they clash."""
 
     status = HTTPStatus.NOT_ACCEPTABLE
+
+
+class RequestTimeout(GaneryError):
+    """The body came too slowly, or stopped coming."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    headers: Mapping[str, str] = {"Connection": "close"}  # what is still to come would be taken for the next request
 
 
 class WrongTask(GaneryError):

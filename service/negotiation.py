@@ -1,6 +1,9 @@
 """The header `Accept` (RFC 9110, section 12.5.1)."""
 
+from functools import lru_cache
 
+
+@lru_cache(maxsize=256)  # clients send few different ones, and many times
 def quality(accept: str, media_type: str) -> float:
     """How welcome a media type is: 0 (refused) to 1. The most specific range that matches decides.
 

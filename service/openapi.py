@@ -21,12 +21,15 @@ from service.errors import (
     NotFound,
     NotReady,
     Overloaded,
+    RequestTimeout,
     TooLarge,
+    Unauthorized,
     UnknownModel,
     UnsupportedMediaType,
     WrongTask,
 )
 from service.formats import FORMATS, HasMediaType
+from service.keys import OPEN_PATHS
 from service.problems import MEDIA_TYPE
 from service.schemas import (
     GenerateRequest,
@@ -36,15 +39,18 @@ from service.schemas import (
     Problem,
     SampleRequest,
     Status,
+    Verdict,
 )
 
 JsonObject = dict[str, Any]
 
 EXAMPLES: dict[type[GaneryError], GaneryError] = {
     MalformedRequest: MalformedRequest("the body is not JSON: EOF while parsing a value at line 1 column 0"),
+    Unauthorized: Unauthorized("this needs a key; send the header Authorization: Bearer KEY"),
     NotFound: NotFound("nothing is at /generates; the routes stand in /openapi.json"),
     UnknownModel: UnknownModel("unknown model 'digit'; available: digits, fashion", choices=["digits", "fashion"]),
     NotAcceptable: NotAcceptable("Accept: text/html takes nothing that this route makes; it makes image/png, ..."),
+    RequestTimeout: RequestTimeout("the body has not come within 10 seconds; send it at once"),
     WrongTask: WrongTask("model 'denoiser' does 'enhance'; this route asks for 'generate'"),
     TooLarge: TooLarge("the body is larger than 65536 bytes"),
     UnsupportedMediaType: UnsupportedMediaType("Content-Type is text/plain; send application/json"),
@@ -88,6 +94,7 @@ REQUEST_ID = {
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     "description": "kept if it fits the pattern, else drawn; the answer tells it",
 }
+KEY = {"type": "http", "scheme": "bearer", "description": "needed if the service has been given keys"}
 
 
 @cache
@@ -102,8 +109,8 @@ def document() -> str:
                 "description": "Pictures from generators. A picture is a function of bundle digest, seed, class and "
                 "truncation, and of nothing else.",
             },
-            "paths": _paths(),
-            "components": {"schemas": _schemas()},
+            "paths": _guarded(_paths()),
+            "components": {"schemas": _schemas(), "securitySchemes": {"key": KEY}},
         }
     )
 
@@ -162,6 +169,16 @@ def _paths() -> JsonObject:
                 requestBody=_body(InterpolateRequest),
             )
         },
+        "/verify": {
+            "post": _operation(
+                "Was this picture made here, and from what?",
+                "verify",
+                _json(Verdict),
+                (MalformedRequest, TooLarge, UnsupportedMediaType, Overloaded, NotReady),
+                parameters=[DEADLINE],
+                requestBody={"required": True, "content": _files(FORMATS.values())},
+            )
+        },
         "/models": {"get": _operation("What is served", "models", _json(ModelList), (NotReady,))},
         "/models/{name}": {
             "get": _operation("One model", "model", _json(ModelCard), (UnknownModel, NotReady), parameters=[NAME])
@@ -184,6 +201,18 @@ def _paths() -> JsonObject:
         "/docs": {"get": _operation("This document, to read", "docs", {"text/html": {"schema": text}}, ())},
         "/": {"get": _operation("The playground", "playground", {"text/html": {"schema": text}}, ())},
     }
+
+
+def _guarded(paths: JsonObject) -> JsonObject:
+    """Say what every operation has in common that needs a key, or takes a body."""
+    for path, operations in paths.items():
+        for operation in operations.values():
+            if path not in OPEN_PATHS:
+                operation["security"] = [{"key": []}, {}]
+                operation["responses"]["401"] = _problem(Unauthorized)
+            if "requestBody" in operation:
+                operation["responses"]["408"] = _problem(RequestTimeout)
+    return paths
 
 
 def _operation(
@@ -239,7 +268,7 @@ def _schemas() -> JsonObject:
         (ask, "validation") for ask in (GenerateRequest, SampleRequest, InterpolateRequest)
     ]
     answered: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-        (answer, "serialization") for answer in (ModelList, ModelCard, Status, Problem)
+        (answer, "serialization") for answer in (ModelList, ModelCard, Verdict, Status, Problem)
     ]
     _, document = models_json_schema([*asked, *answered], ref_template="#/components/schemas/{model}")
     schemas: JsonObject = document["$defs"]

@@ -1,5 +1,6 @@
 """Bodies to requests: a size, a type, JSON, a schema; the first thing wrong is the answer."""
 
+import asyncio
 import json
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -8,17 +9,24 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 from starlette.requests import Request
 
-from service.errors import InvalidValue, MalformedRequest, TooLarge, UnsupportedMediaType, json_pointer
+from service.errors import (
+    InvalidValue,
+    MalformedRequest,
+    RequestTimeout,
+    TooLarge,
+    UnsupportedMediaType,
+    json_pointer,
+)
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-async def parse(request: Request, schema: type[Schema], *, max_bytes: int) -> Schema:
+async def parse(request: Request, schema: type[Schema], *, max_bytes: int, seconds: float) -> Schema:
     """Read a JSON body and check it.
 
     Raises:
         UnsupportedMediaType: if the body is not plain `application/json`.
-        TooLarge: if it is longer than `max_bytes`, whatever Content-Length says.
+        TooLarge, RequestTimeout: see `read_body`.
         MalformedRequest: if it is not JSON; NaN, infinities and absurd nesting are not.
         InvalidValue: if it breaks the schema.
     """
@@ -28,7 +36,7 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int) -> Sc
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise UnsupportedMediaType(f"Content-Encoding is {encoding[:100]}; send the body as it is")
-    body = await _read(request, max_bytes)
+    body = await read_body(request, max_bytes=max_bytes, seconds=seconds)
     try:
         payload = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -41,17 +49,29 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int) -> Sc
         raise _invalid_value(error.errors(include_url=False), payload, schema) from None
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+async def read_body(request: Request, *, max_bytes: int, seconds: float) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLarge: if it is longer than `max_bytes`, whatever Content-Length says.
+        RequestTimeout: if not all of it has come after so many seconds.
+    """
     too_large = TooLarge(f"the body is larger than {max_bytes} bytes")
     # Refused by its announcement, before a byte of it is read; the count below is what is relied on.
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
         raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large
+    try:
+        async with asyncio.timeout(seconds) as budget:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise too_large
+    except TimeoutError:
+        if not budget.expired():
+            raise
+        raise RequestTimeout(f"the body has not come within {seconds:g} seconds; send it at once") from None
     return bytes(body)
 
 

@@ -40,7 +40,7 @@ class ProblemMiddleware:
             return  # nobody is left to answer
         except Exception as error:
             if not isinstance(error, GaneryError) or isinstance(error, ModelFailure):
-                logger.exception("request %s failed", request_id)
+                logger.exception("request %s failed", request_id, extra={"request_id": request_id})
             if started:
                 raise  # the server cuts the connection: a picture that stops half way must not look whole
             problem = error if isinstance(error, GaneryError) else GaneryError("the service failed; its log says why")

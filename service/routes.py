@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from anyio.to_thread import run_sync
@@ -17,13 +19,14 @@ from starlette.staticfiles import StaticFiles
 from service import __version__
 from service.animations import ANIMATIONS
 from service.archives import ARCHIVES
+from service.batcher import Done, Work
 from service.bundle import Bundle
 from service.errors import NotFound, TooLarge
 from service.formats import FORMATS, Format, choose
 from service.interpolation import Interpolation
 from service.lifecycle import Lifecycle
 from service.openapi import document
-from service.parsing import parse
+from service.parsing import Schema, parse, read_body
 from service.plan import Plan
 from service.presence import while_connected
 from service.sample import Address, Sample, Several
@@ -36,8 +39,12 @@ from service.schemas import (
     Refusal,
     SampleRequest,
     Status,
+    Verdict,
 )
 from service.streaming import Pieces, in_thread, stream
+from service.verification import open_case
+
+T = TypeVar("T")
 
 WEB = Path(__file__).parent / "web"
 PAGE_HEADERS = {
@@ -49,8 +56,7 @@ PAGE_HEADERS = {
 
 async def generate(request: Request) -> Response:
     """One seed, one picture."""
-    service = _lifecycle(request)
-    ask = await parse(request, GenerateRequest, max_bytes=service.settings.max_body_bytes)
+    ask = await _parse(request, GenerateRequest)
     format_ = choose(FORMATS, ask.format, _accept(request))
     bundle = _bundle(request, ask.model)
     sample = bundle.sample(seed=ask.seed, class_=ask.class_, truncation=ask.truncation)
@@ -78,7 +84,7 @@ async def sample_again(request: Request) -> Response:
 async def sample(request: Request) -> Response:
     """Many seeds, many pictures, in one stream."""
     service = _lifecycle(request)
-    ask = await parse(request, SampleRequest, max_bytes=service.settings.max_body_bytes)
+    ask = await _parse(request, SampleRequest)
     kind = choose(ARCHIVES, ask.format, _accept(request))
     bundle = _bundle(request, ask.model)
     plan = Plan.of(
@@ -110,7 +116,7 @@ async def sample(request: Request) -> Response:
 async def interpolate(request: Request) -> Response:
     """The way from sample to sample."""
     service = _lifecycle(request)
-    ask = await parse(request, InterpolateRequest, max_bytes=service.settings.max_body_bytes)
+    ask = await _parse(request, InterpolateRequest)
     kind = choose(ANIMATIONS, ask.format, _accept(request))
     bundle = _bundle(request, ask.model)
     points = [bundle.sample(seed=point.seed, class_=point.class_) for point in ask.way()]
@@ -128,6 +134,21 @@ async def interpolate(request: Request) -> Response:
 
     content = await in_thread(request, pieces, file)
     return Response(content, media_type=kind.media_type, headers={"X-Frames": str(len(way)), **_made_by(bundle)})
+
+
+async def verify(request: Request) -> Response:
+    """From what a picture was made."""
+    service = _lifecycle(request)
+    settings = service.settings
+    content = await read_body(request, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
+    case = await run_sync(partial(open_case, content, service.catalog, max_pixels=settings.max_pixels))
+    if isinstance(case, Verdict):
+        return _json(case)
+    bundle = service.catalog.named(case.sample.model)
+    request.state.model = bundle.name
+    work = bundle.work([case.sample], lambda pixels: case.judge(pixels[0]))
+    done = await _done(request, bundle, work)
+    return _json(done.value)
 
 
 async def models(request: Request) -> Response:
@@ -194,6 +215,7 @@ ROUTES: list[BaseRoute] = [
     Route("/sample", sample, methods=["POST"]),
     Route("/samples/{id}", sample_again),
     Route("/interpolate", interpolate, methods=["POST"]),
+    Route("/verify", verify, methods=["POST"]),
     Route("/models", models),
     Route("/models/{name}", model),
     Route("/models/{name}/samples.png", sheet),
@@ -218,6 +240,11 @@ def _bundle(request: Request, name: str | None) -> Bundle:
     return bundle
 
 
+async def _parse(request: Request, schema: type[Schema]) -> Schema:
+    settings = _lifecycle(request).settings
+    return await parse(request, schema, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+
+
 def _accept(request: Request) -> str:
     return ", ".join(request.headers.getlist("accept")) or "*/*"
 
@@ -231,14 +258,19 @@ async def _picture(
 ) -> Response:
     """One sample through the queue, as a file."""
     work = bundle.work([sample], lambda pixels: format_.encode(pixels[0], sample))
-    future = bundle.batcher.submit(work, deadline=request.state.deadline)
-    done = await while_connected(request, asyncio.wrap_future(future))
+    done = await _done(request, bundle, work)
     request.state.timings = {"queue": done.queue, "compute": done.compute, "encode": done.encode}
     return Response(
         done.value,
         media_type=format_.media_type,
         headers={"X-Seed": str(sample.seed), "X-Sample-Id": sample.id, **_made_by(bundle), **(headers or {})},
     )
+
+
+async def _done(request: Request, bundle: Bundle, work: Work[T]) -> Done[T]:
+    """What becomes of work in the queue, while the client waits for it."""
+    future = bundle.batcher.submit(work, deadline=request.state.deadline)
+    return await while_connected(request, asyncio.wrap_future(future))
 
 
 def _json(answer: BaseModel) -> Response:

@@ -6,7 +6,11 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.cors import Origins
+
 Provider = Literal["auto", "cpu", "cuda"]
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Settings(BaseSettings):
@@ -14,6 +18,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
 
+    # What is served.
     models_dir: Path = Field(default=Path("models"), description="directory whose sub-directories are the bundles")
     default_model: str | None = Field(
         default=None, description="bundle for requests that name none; unset means the first by name"
@@ -22,10 +27,16 @@ class Settings(BaseSettings):
         default="auto",
         description="where generators run; `cuda` refuses to serve from a CPU, `auto` takes what there is",
     )
-    max_body_bytes: int = Field(default=64 * 1024, ge=1, description="largest request body")
+
+    # How much a request may bring, and how long things may take.
+    max_body_bytes: int = Field(default=64 * 1024, ge=1, description="largest JSON body")
+    max_upload_bytes: int = Field(default=16 * 2**20, ge=1, description="largest uploaded picture")
     max_count: int = Field(default=1_000_000, ge=1, description="most pictures of one request to /sample")
     max_pixels: int = Field(
-        default=16 * 2**20, ge=1, description="most pixels of a contact sheet, an animation or an uploaded picture"
+        default=16 * 2**20,
+        ge=1,
+        le=2**27,
+        description="most pixels of a contact sheet, an animation or an uploaded picture",
     )
     queue_rows: int = Field(default=1024, ge=1, description="most pictures that wait for one model; more are a 429")
     queue_pixels: int = Field(default=64 * 2**20, ge=1, description="most pixels that wait for one model")
@@ -35,14 +46,34 @@ class Settings(BaseSettings):
     stall_seconds: float = Field(
         default=120.0, gt=0, description="a batch that runs longer than this makes /livez fail, to be restarted"
     )
+    body_seconds: float = Field(default=10.0, gt=0, le=3600, description="time in which a whole body must come")
     deadline_seconds: float = Field(
         default=30.0, gt=0, le=3600, description="time in which an answer must begin; later it is a 504"
+    )
+    send_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="time in which a client must take each part of an answer"
     )
     drain_seconds: float = Field(
         default=0.0,
         ge=0,
         le=3600,
         description="after SIGTERM, time for load balancers to see /readyz fail while requests are still taken",
+    )
+
+    # Who may call.
+    api_keys_file: Path | None = Field(
+        default=None, description="file of bearer keys, one on each line; unset means that everybody may call"
+    )
+    metrics_need_key: bool = Field(default=False, description="with keys: whether /metrics needs one too")
+    cors_origins: Origins = Field(
+        default=(), description="origins whose pages may call from a browser, separated by commas, or `*`"
+    )
+
+    # What it tells its operator.
+    log_format: LogFormat = Field(default="text", description="`json` writes one object on each line")
+    log_level: LogLevel = Field(default="info", description="the least that the service's own log lines must be")
+    tracing: Literal["otlp"] | None = Field(
+        default=None, description="`otlp` exports a span for each request, as the standard OTEL_* variables say"
     )
 
     @classmethod

@@ -4,15 +4,14 @@ Labels are route templates, statuses and bundle names, never what a client sent:
 """
 
 import logging
+import random
 import re
-import secrets
 from functools import partial
 from time import perf_counter
 from typing import get_args
 from urllib.parse import quote
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.batcher import Observer, Priority, Reason
@@ -150,8 +149,7 @@ class TelemetryMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        came = Headers(scope=scope).get("x-request-id", "")
-        request_id = came if REQUEST_ID.fullmatch(came) else secrets.token_hex(8)
+        request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         status = CLIENT_GONE
 
@@ -159,10 +157,10 @@ class TelemetryMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
                 timings = {**scope["state"].get("timings", {}), "total": perf_counter() - start}
-                headers["Server-Timing"] = ", ".join(f"{name};dur={s * 1000:.1f}" for name, s in timings.items())
+                timing = ", ".join([f"{name};dur={seconds * 1000:.1f}" for name, seconds in timings.items()])
+                added = [(b"x-request-id", request_id.encode()), (b"server-timing", timing.encode())]
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         start = perf_counter()
@@ -172,10 +170,31 @@ class TelemetryMiddleware:
         finally:
             seconds = perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
-            self.metrics.requests.labels(route, status, scope["state"].get("model", "")).inc()
+            model = scope["state"].get("model", "")
+            self.metrics.requests.labels(route, status, model).inc()
             self.metrics.seconds.labels(route).observe(seconds)
-            if route not in UNLOGGED:
+            if route not in UNLOGGED and logger.isEnabledFor(logging.INFO):
                 # Quoted: a decoded path may hold line breaks, and with them forged log lines.
+                method, path, milliseconds = scope["method"], quote(scope["path"]), round(seconds * 1000, 1)
                 logger.info(
-                    "%s %s %d %.1f ms %s", scope["method"], quote(scope["path"]), status, seconds * 1000, request_id
+                    "%s %s %d %.1f ms %s",
+                    method,
+                    path,
+                    status,
+                    milliseconds,
+                    request_id,
+                    extra={
+                        "request_id": request_id,
+                        "method": method,
+                        "route": route,
+                        "status": status,
+                        "milliseconds": milliseconds,
+                        "model": model,
+                    },
                 )
+
+
+def _request_id(scope: Scope) -> str:
+    came = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    # No secret: an id need not be hard to guess, and the system's random numbers can cost more than all the rest.
+    return came if REQUEST_ID.fullmatch(came) else f"{random.getrandbits(64):016x}"

@@ -37,13 +37,21 @@ function asks() {
   });
 }
 
+// Asks with the key, if there is one; a 401 shows the field for it. It is kept in that field and nowhere else.
+async function ask(path, { headers = {}, ...options } = {}) {
+  const key = $("key").value;
+  const response = await fetch(path, { ...options, headers: key ? { ...headers, Authorization: `Bearer ${key}` } : headers });
+  if (response.status === 401) $("key-field").hidden = false;
+  if (!response.ok) throw new Error((await response.json()).detail);
+  return response;
+}
+
 async function picture({ body }) {
-  const response = await fetch("/generate", {
+  const response = await ask("/generate", {
     method: "POST",
     headers: { "Content-Type": "application/json", Accept: "image/png" },
     body,
   });
-  if (!response.ok) throw new Error((await response.json()).detail);
   return { url: URL.createObjectURL(await response.blob()), id: response.headers.get("X-Sample-Id") };
 }
 
@@ -62,6 +70,7 @@ function frame(ask) {
 }
 
 async function generate() {
+  if (!models.length) return start();
   const mine = ++round;
   $("message").textContent = "";
   const jobs = asks().map((ask) => ({ ask, ...frame(ask) }));
@@ -85,6 +94,7 @@ async function generate() {
 }
 
 function move(distance) {
+  if (!models.length) return start();
   $("seed").value = (BigInt($("seed").value || 0) + distance + limit()) % limit();
   generate();
 }
@@ -111,15 +121,25 @@ $("shuffle").addEventListener("click", () => {
   generate();
 });
 
-const response = await fetch("/models");
-const answer = await response.json();
-models = (answer.models ?? []).filter(({ task }) => task === "generate");
-if (models.length) {
+async function start() {
+  $("message").textContent = "";
+  let answer;
+  try {
+    answer = await (await ask("/models")).json();
+  } catch (error) {
+    $("message").textContent = error.message;
+    return;
+  }
+  models = answer.models.filter(({ task }) => task === "generate");
+  if (!models.length) {
+    $("message").textContent = "No model is served; GET /models says why.";
+    return;
+  }
   $("model").replaceChildren(...models.map(({ name }) => new Option(name)));
   $("model").value = models.some(({ name }) => name === answer.default) ? answer.default : models[0].name;
   showControls();
-  shuffle();
   generate();
-} else {
-  $("message").textContent = answer.detail ?? "No model is served; GET /models says why.";
 }
+
+shuffle();
+start();

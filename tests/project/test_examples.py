@@ -7,10 +7,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -31,15 +33,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("server")
     with (home / "log").open("wb") as log:
         server = subprocess.Popen(
-            [
-                Path(sys.executable).with_name("bentoml"),
-                "serve",
-                "service.api:Ganery",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-            ],
+            [sys.executable, "-m", "service", "serve", "--port", str(port)],
             cwd=ROOT,
             env={**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"},
             stdout=log,
@@ -66,23 +60,48 @@ def run(example: str, address: str, folder: Path) -> str:
     return subprocess.run(command, shell=True, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
+def shown_json(place: int) -> dict[str, Any]:
+    """The JSON that stands under an example."""
+    return json.loads(re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[place])
+
+
 def test_there_are_examples():
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 5
 
 
 def test_a_picture_comes_with_the_headers_that_the_readme_shows(address, tmp_path):
     headers = run(EXAMPLES[0], address, tmp_path)
     with Image.open(tmp_path / "sneaker.png") as picture:
         assert picture.size == (28, 28)
-    shown = re.search(r"^x-sample-id: .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert shown is not None
-    assert shown.group() in headers.replace("\r", "")
+    for name in ("x-sample-id", "x-determinism"):
+        shown = re.search(rf"^{name}: .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+        assert shown is not None
+        assert shown.group() in headers.replace("\r", "")
+
+
+def test_a_data_set_comes_in_the_layout_of_webdataset(address, tmp_path):
+    run(EXAMPLES[1], address, tmp_path)
+    with tarfile.open(tmp_path / "augment.tar") as archive:
+        labels = [archive.extractfile(f"{key:08d}.cls").read() for key in range(100)]
+    assert labels == [b"7"] * 60 + [b"8"] * 40
+
+
+def test_a_sample_is_made_again_and_recognised(address, tmp_path):
+    verdict = json.loads(run(EXAMPLES[2], address, tmp_path))
+    shown = shown_json(0)
+    digest = verdict["sample"].pop("digest")
+    assert digest.startswith(shown["sample"].pop("digest").rstrip("."))
+    assert verdict == shown
+
+
+def test_an_animation_comes(address, tmp_path):
+    run(EXAMPLES[3], address, tmp_path)
+    with Image.open(tmp_path / "boots.gif") as animation:
+        assert animation.n_frames == 3 * 16
 
 
 def test_a_mistake_is_answered_as_the_readme_shows(address, tmp_path):
-    problem = json.loads(run(EXAMPLES[1], address, tmp_path))
-    shown = re.search(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert shown is not None
-    expected = json.loads(shown.group(1))
+    problem = json.loads(run(EXAMPLES[4], address, tmp_path))
+    expected = shown_json(1)
     for member in ("type", "title", "status", "detail", "pointer"):
         assert problem[member] == expected[member]

@@ -1,6 +1,7 @@
 """The real thing: `python -m service serve` and `bentoml serve` in processes of their own, on loopback."""
 
 import io
+import json
 import os
 import re
 import signal
@@ -44,13 +45,12 @@ class Server:
             time.sleep(0.05)
         pytest.fail(f"/readyz never said {text!r}: {self.log.read_text()}")
 
-    def send_head(self, length: int) -> socket.socket:
+    def send_head(self, length: int, **headers: str) -> socket.socket:
         """Begin a POST /generate, and leave its body to come."""
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
-        head = (
-            f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-        )
-        connection.sendall(head.encode())
+        headers = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(length), **headers}
+        lines = ["POST /generate HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        connection.sendall("\r\n".join(lines).encode())
         return connection
 
     def workers(self) -> list[int]:
@@ -196,6 +196,44 @@ def test_a_worker_that_is_killed_comes_again(tmp_path, models):
         assert server.workers() != [first]
         assert server.client.post("/generate", json={"seed": 42, "class": "two"}).status_code == 200
         assert server.stop() == 0
+
+
+def test_a_bad_keys_file_is_one_line_and_an_end(tmp_path, models):
+    (tmp_path / "keys").write_text("secret-short")
+    with serving(tmp_path, models, SERVICE_API_KEYS_FILE=str(tmp_path / "keys")) as server:
+        assert server.process.wait(PATIENCE) == 1
+        first, *others = server.log.read_text().splitlines()
+        assert "line 1 is no key" in first
+        assert all("failed to start" in line for line in others)
+
+
+def test_behind_keys_every_line_is_json_and_a_slow_body_is_cut(tmp_path, models):
+    (tmp_path / "keys").write_text("correct-horse-battery")
+    settings = {
+        "SERVICE_API_KEYS_FILE": str(tmp_path / "keys"),
+        "SERVICE_CORS_ORIGINS": "https://example.org",
+        "SERVICE_LOG_FORMAT": "json",
+        "SERVICE_BODY_SECONDS": "0.5",
+    }
+    with serving(tmp_path, models, **settings) as server:
+        server.wait_for('"ready"')
+        refused = server.client.get("/models", headers={"Origin": "https://example.org"})
+        assert is_problem(refused, 401)
+        assert refused.headers["access-control-allow-origin"] == "https://example.org"
+        key = {"Authorization": "Bearer correct-horse-battery"}
+        taken = server.client.post("/generate", json={"class": "two"}, headers={**key, "X-Request-Id": "mine"})
+        assert taken.status_code == 200
+        with server.send_head(length=10, **key) as connection:
+            connection.sendall(b"{")
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))  # until the server closes
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert server.stop() == 0
+        text = server.log.read_text()
+    assert "horse" not in text
+    lines = {line["request_id"]: line for line in map(json.loads, text.splitlines()) if "request_id" in line}
+    expected = {"level": "INFO", "method": "POST", "route": "/generate", "status": 200, "model": "digits"}
+    assert lines["mine"].items() >= expected.items()
+    assert sorted(line["status"] for line in lines.values()) == [200, 401, 408]
 
 
 def test_without_a_good_bundle_it_lives_and_is_not_ready(tmp_path):

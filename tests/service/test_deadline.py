@@ -22,9 +22,11 @@ async def tell(scope, receive, send):
     await PlainTextResponse(str(left))(scope, receive, send)
 
 
-def ask(app, header=None, seconds=30.0):
+def ask(app, header=None, **seconds):
     headers = {} if header is None else {"X-Deadline-Ms": header}
-    return TestClient(DeadlineMiddleware(app, seconds=seconds)).get("/", headers=headers)
+    return TestClient(DeadlineMiddleware(app, **{"seconds": 30, "send_seconds": 5, **seconds})).get(
+        "/", headers=headers
+    )
 
 
 def test_what_begins_too_late_is_given_up():
@@ -57,7 +59,7 @@ def test_any_header_is_a_deadline_or_a_mistake(header):
 
     async def call():
         scope = {"type": "http", "headers": [(b"x-deadline-ms", header)]}
-        await DeadlineMiddleware(pass_by, seconds=1)(scope, None, None)
+        await DeadlineMiddleware(pass_by, seconds=1, send_seconds=1)(scope, None, None)
 
     try:
         anyio.run(call)
@@ -76,7 +78,7 @@ def test_what_has_begun_may_take_its_time():
     async def stream(scope, receive, send):
         await StreamingResponse(chunks())(scope, receive, send)
 
-    assert TestClient(DeadlineMiddleware(stream, seconds=0.15)).get("/").content == b"xxx"
+    assert ask(stream, seconds=0.15).content == b"xxx"
 
 
 def test_a_client_that_stops_taking_what_has_begun_is_let_go():
@@ -96,7 +98,8 @@ def test_a_client_that_stops_taking_what_has_begun_is_let_go():
 
     async def call():
         scope = {"type": "http", "headers": [], "asgi": {"spec_version": "2.3"}}
-        await DeadlineMiddleware(StreamingResponse(forever()), seconds=0.05)(scope, receive, send)
+        app = DeadlineMiddleware(StreamingResponse(forever()), seconds=30, send_seconds=0.05)
+        await app(scope, receive, send)
 
     with pytest.raises(ClientDisconnect):
         anyio.run(call)
@@ -104,7 +107,7 @@ def test_a_client_that_stops_taking_what_has_begun_is_let_go():
 
 
 def test_its_place_is_given_back_and_its_answer_never_ends_well(plain, listen, eventually, caplog):
-    with listen(max_streams=1, deadline_seconds=1) as server:
+    with listen(max_streams=1, send_seconds=1) as server:
         with server.ask("/sample", {"seed": 0, "count": 100_000, "format": "tar"}) as connection:
             head = connection.recv(12)
             assert head == b"HTTP/1.1 200"

@@ -10,6 +10,7 @@ from service.routes import ROUTES
 from service.schemas import GenerateRequest
 
 DOCUMENT = json.loads(document())
+SCHEMES = DOCUMENT["components"]["securitySchemes"]
 OPERATIONS = [
     (path, method, operation) for path, methods in DOCUMENT["paths"].items() for method, operation in methods.items()
 ]
@@ -56,6 +57,14 @@ def test_every_problem_has_an_example_that_fits(path, method, operation):
             problem = answer["content"]["application/problem+json"]
             jsonschema.validate(problem["example"], with_components(problem["schema"]))
             assert problem["example"]["status"] == int(status)
+
+
+@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
+def test_keys_and_slow_bodies_are_documented(path, method, operation):
+    closed = path not in {"/", "/docs", "/openapi.json", "/livez", "/readyz"}
+    assert ("401" in operation["responses"]) == ("security" in operation) == closed
+    assert ("408" in operation["responses"]) == ("requestBody" in operation)
+    assert operation.get("security", [{"key": []}, {}]) == [{name: [] for name in SCHEMES}, {}]
 
 
 def test_request_examples_are_valid():

@@ -1,8 +1,11 @@
+import time
+
+import anyio
 import pytest
 from starlette.requests import Request
 
-from service.errors import InvalidValue, MalformedRequest, TooLarge, UnsupportedMediaType
-from service.parsing import parse
+from service.errors import InvalidValue, MalformedRequest, RequestTimeout, TooLarge, UnsupportedMediaType
+from service.parsing import parse, read_body
 from service.schemas import GenerateRequest
 
 pytestmark = pytest.mark.anyio
@@ -27,13 +30,13 @@ def request(*chunks, headers=JSON):
 
 
 async def test_reads_in_pieces():
-    ask = await parse(request(b'{"seed"', b': 7, "class": "two"}'), GenerateRequest, max_bytes=100)
+    ask = await parse(request(b'{"seed"', b': 7, "class": "two"}'), GenerateRequest, max_bytes=100, seconds=5)
     assert (ask.seed, ask.class_, ask.truncation) == (7, "two", 1)
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
 async def test_takes_json_with_parameters(content_type):
-    await parse(request(b"{}", headers={"content-type": content_type}), GenerateRequest, max_bytes=100)
+    await parse(request(b"{}", headers={"content-type": content_type}), GenerateRequest, max_bytes=100, seconds=5)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ async def test_takes_json_with_parameters(content_type):
 )
 async def test_takes_nothing_else(headers):
     with pytest.raises(UnsupportedMediaType, match="send"):
-        await parse(request(b"{}", headers=headers), GenerateRequest, max_bytes=100)
+        await parse(request(b"{}", headers=headers), GenerateRequest, max_bytes=100, seconds=5)
 
 
 @pytest.mark.parametrize(
@@ -67,15 +70,15 @@ async def test_takes_nothing_else(headers):
 )
 async def test_what_is_not_json_is_malformed(body):
     with pytest.raises(MalformedRequest, match="not JSON"):
-        await parse(request(body), GenerateRequest, max_bytes=10**6)
+        await parse(request(body), GenerateRequest, max_bytes=10**6, seconds=5)
 
 
 async def test_counts_bytes_whatever_was_announced():
-    await parse(request(b"{}" + b" " * 98), GenerateRequest, max_bytes=100)
+    await parse(request(b"{}" + b" " * 98), GenerateRequest, max_bytes=100, seconds=5)
     with pytest.raises(TooLarge, match="larger than 100 bytes"):
-        await parse(request(b"{}", b" " * 99), GenerateRequest, max_bytes=100)
+        await parse(request(b"{}", b" " * 99), GenerateRequest, max_bytes=100, seconds=5)
     with pytest.raises(TooLarge):
-        await parse(request(headers={**JSON, "content-length": "9" * 100}), GenerateRequest, max_bytes=100)
+        await parse(request(headers={**JSON, "content-length": "9" * 100}), GenerateRequest, max_bytes=100, seconds=5)
 
 
 @pytest.mark.parametrize(
@@ -103,5 +106,40 @@ async def test_counts_bytes_whatever_was_announced():
 )
 async def test_points_at_what_is_wrong(body, pointer, message):
     with pytest.raises(InvalidValue, match=message) as error:
-        await parse(request(body), GenerateRequest, max_bytes=1000)
+        await parse(request(body), GenerateRequest, max_bytes=1000, seconds=5)
     assert error.value.pointer == pointer
+
+
+def body(*chunks, pause=0.0, ends=True):
+    """`receive` for a body that comes in pieces."""
+    left = list(chunks)
+
+    async def receive():
+        if not left and not ends:
+            await anyio.sleep(60)
+        await anyio.sleep(pause)
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left) or not ends}
+
+    return receive
+
+
+async def read_in_time(receive):
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    return await read_body(Request(scope, receive), max_bytes=1000, seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [body(ends=False), body(b"begun", ends=False), body(*[b"x"] * 100, pause=0.05), body(b"late", pause=60)],
+    ids=["nothing", "stalled", "trickling", "late"],
+)
+async def test_a_body_that_comes_too_slowly_is_given_up(slow):
+    began = time.monotonic()
+    with pytest.raises(RequestTimeout, match=r"has not come within 0\.2 seconds"):
+        await read_in_time(slow)
+    assert time.monotonic() - began < 5
+
+
+async def test_a_body_that_comes_in_time_is_read():
+    assert await read_in_time(body(*[b"x"] * 5, pause=0.01)) == b"xxxxx"
+    assert RequestTimeout("late").headers == {"Connection": "close"}

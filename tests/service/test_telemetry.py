@@ -55,6 +55,15 @@ def test_labels_are_route_templates(client):
     assert count(client, route="unmatched", status="404", model="") == 20
 
 
+def test_the_access_line_carries_its_parts(client, caplog):
+    with caplog.at_level(logging.INFO, "service"):
+        client.get("/things/1?key=not-told", headers={"X-Request-Id": "abc"})
+    (record,) = [record for record in caplog.records if record.name == "service.telemetry"]
+    assert (record.method, record.route, record.status, record.model) == ("GET", "/things/{name}", 200, "")
+    assert record.request_id == "abc"
+    assert record.getMessage() == f"GET /things/1 200 {record.milliseconds} ms abc"
+
+
 def test_a_log_line_cannot_be_forged(client, caplog):
     with caplog.at_level(logging.INFO, "service"):
         client.get("/things/1%0aGET admin 200")

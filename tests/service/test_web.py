@@ -26,3 +26,10 @@ def test_nothing_comes_from_elsewhere(file):
 @pytest.mark.parametrize("name", PAGES.values())
 def test_the_policy_has_nothing_to_forbid(name):
     assert not re.search(r"<style|<script>|\son\w+=|\sstyle=|javascript:", (WEB / name).read_text())
+
+
+def test_the_playground_asks_for_a_key_and_keeps_it_nowhere():
+    assert re.search(
+        r'<label id="key-field" hidden>Key <input id="key" type="password"', (WEB / "index.html").read_text()
+    )
+    assert not re.search(r"storage|cookie|indexedDB", (WEB / "playground.js").read_text(), re.IGNORECASE)

@@ -1,0 +1,155 @@
+"""Bytes from strangers to pixels.
+
+PNG, JPEG and WebP stills only; the first bytes decide which, not what a file is called. Grey stays one channel,
+everything else becomes RGB. Transparency is composed on white. Of 16 bits the upper 8 are kept. CMYK is converted
+without its colour profile; no profile is applied. The orientation in EXIF is obeyed.
+"""
+
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from service.errors import GaneryError, MalformedRequest, TooLarge, UnsupportedMediaType
+from service.outlines import Outline, outline_jpeg, outline_png, outline_webp
+
+UploadFormat = Literal["png", "jpeg", "webp"]
+Pixels = npt.NDArray[np.uint8]
+
+MAX_METADATA = 64 * 1024  # characters
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture that came from outside."""
+
+    pixels: Pixels
+    """[height, width, channels], 1 (grey) or 3 (RGB)."""
+    format: UploadFormat
+    metadata: str | None
+    """PNG's text chunk `ganery`, else the XMP packet; None without either, or if it is longer than `MAX_METADATA`."""
+
+
+class Reader(NamedTuple):
+    """How one format is read."""
+
+    format: UploadFormat
+    outline: Callable[[bytes], Outline]
+    # Not Image.open: it warns of bombs through state that all threads share, makes MPO of a JPEG that names further
+    # pictures, and asks one reader after the other.
+    decoder: type[ImageFile]
+
+
+def read_picture(content: bytes, *, max_pixels: int) -> Upload:
+    """Decode a picture that nobody vouches for.
+
+    Args:
+        content: the file.
+        max_pixels: width times height; looked at before anything is decoded.
+
+    Raises:
+        MalformedRequest: if the file is empty, broken, cut short, goes on after its end, or breaks the limits of
+            `outlines.py`.
+        TooLarge: if it has more pixels.
+        UnsupportedMediaType: if it is no PNG, JPEG or WebP, or if it is animated.
+    """
+    reader = _reader_of(content)
+    try:
+        outline = reader.outline(content)
+        if outline.width * outline.height > max_pixels:
+            raise TooLarge(f"the picture is {outline.width} x {outline.height}; at most {max_pixels} pixels are taken")
+        picture = reader.decoder(io.BytesIO(outline.content))
+        if picture.size != (outline.width, outline.height):
+            raise MalformedRequest(f"the {reader.format} file gives two sizes")
+        picture.load()
+        return Upload(_pixels(_upright(picture, outline.exif)), reader.format, _metadata(picture))
+    except (GaneryError, MemoryError):
+        raise
+    except struct.error:
+        raise MalformedRequest(f"the {reader.format} file is cut short") from None
+    except Exception as error:  # decoders raise whatever the bytes lead them to
+        raise MalformedRequest(f"the {reader.format} file is broken: {str(error)[:200]}") from None
+
+
+def _reader_of(content: bytes) -> Reader:
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return Reader("png", outline_png, PngImageFile)
+    if content.startswith(b"\xff\xd8\xff"):
+        return Reader("jpeg", outline_jpeg, JpegImageFile)
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return Reader("webp", outline_webp, WebPImageFile)
+    if not content:
+        raise MalformedRequest("the body is empty; send a PNG, JPEG or WebP picture")
+    raise UnsupportedMediaType(f"the body begins with {content[:8]!r}; send a PNG, JPEG or WebP picture")
+
+
+def _metadata(picture: ImageFile) -> str | None:
+    text = picture.text.get("ganery") if isinstance(picture, PngImageFile) else None
+    if text is None:
+        try:
+            text = picture.info.get("xmp", b"").decode()
+        except UnicodeDecodeError:
+            return None
+    return str(text) if 0 < len(text) <= MAX_METADATA else None
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(picture: Image.Image, exif: bytes) -> Image.Image:
+    turn = _TURNS.get(_orientation(exif))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _orientation(exif: bytes) -> int:
+    """The tag Orientation, 1 (upright) without one.
+
+    Read by hand, since Pillow reads every tag, and warns of each that is wrong: thousands of lines for one small file.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, directory)
+        for i in range(count):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, directory + 2 + 12 * i)
+            if tag == ExifTags.Base.Orientation and kind == 3:  # a 16-bit number
+                return int(value)
+    except struct.error:
+        pass  # a picture is whole without its EXIF
+    return 1
+
+
+def _pixels(picture: Image.Image) -> Pixels:
+    transparent = picture.info.get("transparency")
+    if picture.mode == "I;16":
+        values = np.asarray(picture)
+        pixels = (values >> 8).astype(np.uint8)
+        if transparent is not None:
+            pixels[values == transparent] = 255
+        return pixels[:, :, None]
+    mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.new(mode, layer.size, "white")
+        picture.paste(layer.convert(mode), mask=layer.getchannel("A"))
+    pixels = np.asarray(picture.convert(mode))
+    return pixels[:, :, None] if mode == "L" else pixels

@@ -1,0 +1,90 @@
+"""Was this picture made here, and from what? It is made once more, and compared."""
+
+import html
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.catalog import Catalog
+from service.errors import GaneryError
+from service.formats import FORMATS
+from service.generator import Pixels
+from service.sample import Address, Sample
+from service.schemas import Verdict
+from service.uploads import Upload, read_picture
+
+NEAR_LEVELS = 2
+XMP_SAMPLE = re.compile(r'ganery:sample="([^"]*)"')
+
+
+def claim(upload: Upload) -> dict[str, Any] | None:
+    """What a file says it was made from, None if it says nothing that this service writes."""
+    text = upload.metadata or ""
+    if in_xmp := XMP_SAMPLE.search(text):
+        text = html.unescape(in_xmp[1])
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+@dataclass(frozen=True)
+class Case:
+    """An uploaded picture, and the sample that it claims to be."""
+
+    content: bytes
+    upload: Upload
+    facts: dict[str, Any]
+    sample: Sample
+
+    def judge(self, pixels: Pixels) -> Verdict:
+        """Compare with the pixels that the sample has now, uint8 [height, width, channels]."""
+        made = FORMATS[self.upload.format].encode(pixels, self.sample)
+        # As read from a file again: what a lossy format loses is no difference between the two.
+        expected = read_picture(made, max_pixels=pixels.size).pixels
+        if expected.shape != self.upload.pixels.shape:
+            came = " x ".join(map(str, self.upload.pixels.shape))
+            return self._verdict("different", f"the sample is {' x '.join(map(str, expected.shape))}, this is {came}")
+        difference = np.abs(expected.astype(np.int16) - self.upload.pixels)
+        largest, mean = int(difference.max()), float(difference.mean())
+        if made == self.content:
+            return self._verdict("bytes", "the very file that is made from this sample", largest, mean)
+        if largest == 0:
+            return self._verdict("pixels", "the pixels of this sample, in another file", largest, mean)
+        if largest <= NEAR_LEVELS:
+            return self._verdict("near", f"no value is more than {NEAR_LEVELS} levels from this sample", largest, mean)
+        return self._verdict("different", "it says it is this sample, and is not", largest, mean)
+
+    def _verdict(self, match: Any, detail: str, largest: int | None = None, mean: float | None = None) -> Verdict:
+        return Verdict(
+            made_here=match in {"bytes", "pixels", "near"},
+            match=match,
+            detail=detail,
+            sample=self.facts,
+            largest_difference=largest,
+            mean_difference=mean,
+        )
+
+
+def open_case(content: bytes, catalog: Catalog, *, max_pixels: int) -> Case | Verdict:
+    """Read a picture and find the sample that it claims to be; a verdict at once if there is none to make.
+
+    Raises:
+        MalformedRequest, TooLarge, UnsupportedMediaType: see `read_picture`.
+    """
+    upload = read_picture(content, max_pixels=max_pixels)
+    facts = claim(upload)
+    if facts is None or not isinstance(facts.get("id"), str):
+        detail = "the file does not say that it is a sample of this service; metadata is easily lost on the way"
+        return Verdict(made_here=False, match="unknown", detail=detail, sample=facts)
+    try:
+        address = Address.parse(facts["id"])
+        bundle = catalog.of_digest(address.digest)
+        sample = bundle.sample(seed=address.seed, class_=address.label, truncation=address.truncation)
+    except GaneryError as error:
+        return Verdict(made_here=False, match="unknown", detail=error.detail, sample=facts)
+    return Case(content, upload, facts, sample)

@@ -1,0 +1,99 @@
+import pytest
+
+from service.cors import READABLE, SENDABLE
+from service.settings import Settings
+
+PAGE = "https://example.org"
+
+
+def preflight(client, origin=PAGE, method="POST", headers="authorization, content-type"):
+    return client.options(
+        "/generate",
+        headers={
+            "Origin": origin,
+            "Access-Control-Request-Method": method,
+            "Access-Control-Request-Headers": headers,
+        },
+    )
+
+
+def test_off_unless_asked_for(serve, plain):
+    with serve() as client:
+        assert preflight(client).status_code == 405
+        assert not [
+            name for name in client.get("/models", headers={"Origin": PAGE}).headers if "access-control" in name
+        ]
+
+
+@pytest.mark.parametrize("origins", [PAGE, "*"])
+def test_a_page_may_call(serve, plain, origins):
+    with serve(cors_origins=origins) as client:
+        allowed = preflight(client, headers=", ".join(SENDABLE))
+        assert allowed.status_code == 200
+        assert "POST" in allowed.headers["access-control-allow-methods"]
+        answer = client.post("/generate", json={}, headers={"Origin": PAGE})
+        assert answer.headers["access-control-allow-origin"] == origins
+        assert answer.headers["access-control-expose-headers"] == ", ".join(READABLE)
+        assert "Origin" in answer.headers["vary"]
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", ["https://example.com", "http://example.org", "https://example.org:444", "null"])
+def test_another_page_may_not(serve, plain, origin):
+    with serve(cors_origins=PAGE) as client:
+        assert preflight(client, origin).status_code == 400
+        assert "access-control-allow-origin" not in client.get("/models", headers={"Origin": origin}).headers
+
+
+def test_errors_can_be_read_and_a_preflight_needs_no_key(serve, plain, tmp_path):
+    (tmp_path / "keys").write_text("correct-horse-battery")
+    with serve(cors_origins=PAGE, api_keys_file=tmp_path / "keys", deadline_seconds=0.001) as client:
+        assert preflight(client).status_code == 200
+        key = {"Authorization": "Bearer correct-horse-battery"}
+        for answer, status in (
+            (client.get("/models", headers={"Origin": PAGE}), 401),
+            (client.get("/nothing", headers={"Origin": PAGE, **key}), 404),
+            (client.post("/generate", json={}, headers={"Origin": PAGE, **key}), 504),
+        ):
+            assert answer.status_code == status
+            assert answer.headers["access-control-allow-origin"] == PAGE
+            assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        (PAGE, (PAGE,)),
+        ("https://a.example , http://127.0.0.1:8080,", ("https://a.example", "http://127.0.0.1:8080")),
+        ('["https://a.example", "http://[::1]:3000"]', ("https://a.example", "http://[::1]:3000")),
+        ("chrome-extension://abcdefgh", ("chrome-extension://abcdefgh",)),
+    ],
+)
+def test_origins_that_are_understood(monkeypatch, value, origins):
+    monkeypatch.setenv("SERVICE_CORS_ORIGINS", value)
+    assert Settings.from_environment().cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "example.org",
+        "https://example.org/",
+        "https://Example.org",
+        "https://example.org:443",
+        "http://example.org:80",
+        "https://*.example.org",
+        "https://user@example.org",
+        "null",
+        "https://a.example https://b.example",
+        '["https://a.example"',
+        '[["https://a.example"]]',
+        "[1]",
+    ],
+)
+def test_origins_that_no_browser_sends(monkeypatch, value):
+    monkeypatch.setenv("SERVICE_CORS_ORIGINS", value)
+    with pytest.raises(SystemExit, match=r"^SERVICE_CORS_ORIGINS=.* is not usable: "):
+        Settings.from_environment()
