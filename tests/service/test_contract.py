@@ -44,3 +44,7 @@ def running(shared, monkeypatch):
 def test_every_answer_is_as_documented(case):
     response = case.call_and_validate()
     assert response.status_code != 504 or "X-Deadline-Ms" in case.headers
+
+
+def test_the_document_is_valid():
+    contract.validate()
