@@ -133,6 +133,12 @@ DIGITS: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="session", name="write_bundle")
+def give_write_bundle() -> MakeBundle:
+    """`write_bundle`, for fixtures that last longer than a test."""
+    return write_bundle
+
+
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> MakeBundle:
     """`write_bundle` below this test's `models` directory."""
