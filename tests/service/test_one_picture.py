@@ -33,8 +33,10 @@ from service.lifecycle import Lifecycle
 from service.settings import Settings
 from service.telemetry import Metrics
 
-settings = Settings(models_dir=Path(sys.argv[1]), provider="cpu")
-uvicorn.run(create_app(Lifecycle(settings, Metrics())), port=int(sys.argv[2]), log_config=None)
+# A machine that stands still for a while is no failure.
+settings = Settings(models_dir=Path(sys.argv[1]), provider="cpu", deadline_seconds=600, body_seconds=600)
+app = create_app(Lifecycle(settings, Metrics()))
+uvicorn.run(app, port=int(sys.argv[2]), log_config=None, timeout_keep_alive=600)
 """
 # On one CPU, in another time zone, with another order of sets.
 ELSEWHERE = {"TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "1"}
@@ -53,7 +55,7 @@ def process(models, *, cpus, **environment):
         preexec_fn=lambda: os.sched_setaffinity(0, cpus),  # noqa: PLW1509 - no thread holds a lock here
     )
     try:
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
             deadline = time.monotonic() + 60
             while True:
                 try:
