@@ -1,20 +1,29 @@
 """One bundle that has been verified, loaded and warmed: seeds in, pictures out."""
 
-import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from service.errors import InvalidBundle, InvalidValue
+from service.files import MAX_BUNDLE_BYTES, read_verified
 from service.generator import Generator, Pixels
+from service.golden import GoldenReport, check_golden
+from service.graph_check import check_graph
 from service.latents import draw, fresh_seed
-from service.manifest import GENERATOR_FILE, SAMPLES_FILE, Manifest
+from service.manifest import GENERATOR_FILE, GOLDEN_FILE, SAMPLES_FILE, Manifest
 from service.sample import Sample
 from service.settings import Provider
 
-GoldenResult = Literal["matches", "differs", "untested"]
+CheckGraph = Callable[[bytes, Manifest], None]
+"""Raises InvalidBundle if a graph must not be opened in this process."""
+
+
+def trust(model: bytes, manifest: Manifest) -> None:
+    """Only read the graph, without a trial: for bundles whose makers are known."""
+    check_graph(model)
 
 
 @dataclass(frozen=True)
@@ -24,15 +33,26 @@ class Bundle:
     manifest: Manifest
     generator: Generator
     samples_png: bytes | None
-    golden: GoldenResult
+    golden: GoldenReport
 
     @property
     def name(self) -> str:
         return self.manifest.name
 
     @classmethod
-    def load(cls, directory: Path, *, provider: Provider = "auto") -> "Bundle":
+    def load(
+        cls,
+        directory: Path,
+        *,
+        provider: Provider = "auto",
+        max_bytes: int = MAX_BUNDLE_BYTES,
+        check: CheckGraph = trust,
+    ) -> "Bundle":
         """Verify every file of a bundle, then open, check and warm its generator.
+
+        Args:
+            max_bytes: of all its files together.
+            check: of the graph, before it is opened; a `Trial` for bundles from strangers.
 
         Raises:
             InvalidBundle: if a file, the manifest or the graph is not as it should be.
@@ -43,9 +63,15 @@ class Bundle:
             raise InvalidBundle(f"the manifest's name is {manifest.name!r}; it must be the directory's")
         if manifest.task != "generate":
             raise InvalidBundle(f"task {manifest.task!r} is not served; served: generate")
-        files = {name: _read_verified(directory, name, sha256) for name, sha256 in manifest.sha256.items()}
+        files = read_verified(
+            directory, manifest.sha256, wanted=(GENERATOR_FILE, SAMPLES_FILE, GOLDEN_FILE), max_bytes=max_bytes
+        )
+        check(files[GENERATOR_FILE], manifest)
         generator = Generator(files[GENERATOR_FILE], manifest, provider=provider)
-        return cls(manifest, generator, files.get(SAMPLES_FILE), _check_golden(manifest, generator))
+        golden = check_golden(
+            manifest, files.get(GOLDEN_FILE), partial(_pictures, manifest, generator), generator.provider
+        )
+        return cls(manifest, generator, files.get(SAMPLES_FILE), golden)
 
     def sample(self, *, seed: int | None = None, class_: str | int | None = None, truncation: float = 1.0) -> Sample:
         """What a request asks of this bundle, checked against what the bundle can do.
@@ -80,7 +106,10 @@ class Bundle:
             InvalidLatent: if the bundle's scheme does not know the seed.
             ModelFailure: if the generator fails.
         """
-        return _picture(self.manifest, self.generator, sample.seed, sample.label, sample.truncation)
+        picture: Pixels = _pictures(
+            self.manifest, self.generator, [sample.seed], [sample.label], truncation=sample.truncation
+        )[0]
+        return picture
 
     def _label(self, class_: str | int | None) -> int | None:
         classes = self.manifest.classes
@@ -100,41 +129,18 @@ class Bundle:
         )
 
 
-def _picture(manifest: Manifest, generator: Generator, seed: int, label: int | None, psi: float) -> Pixels:
+def _pictures(
+    manifest: Manifest,
+    generator: Generator,
+    seeds: Sequence[int],
+    labels: Sequence[int | None],
+    *,
+    truncation: float = 1.0,
+) -> Pixels:
     assert manifest.latent is not None
-    z = draw([seed], manifest.latent.z_dim, manifest.latent.scheme)
-    y = None if label is None else np.array([label], np.int64)
-    picture: Pixels = generator.pixels(z, y, np.array([psi], np.float32))[0]
-    return picture
-
-
-def _read_verified(directory: Path, name: str, sha256: str) -> bytes:
-    path = directory / name
-    try:
-        if not path.resolve().is_relative_to(directory.resolve()):
-            raise InvalidBundle(f"{name} is a link out of the bundle")
-        if not path.is_file():
-            raise InvalidBundle(f"{name} is missing, or not a regular file")
-        content = path.read_bytes()
-    except OSError as error:
-        raise InvalidBundle(f"cannot read {name}: {error.strerror}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise InvalidBundle(f"sha256 of {name} is {found[:12]}..., the manifest says {sha256[:12]}...")
-    return content
-
-
-def _check_golden(manifest: Manifest, generator: Generator) -> GoldenResult:
-    if not manifest.golden:
-        return "untested"
-    num_classes = len(manifest.classes or ())
-    for golden in manifest.golden:
-        if (golden.label is not None) != bool(num_classes) or (golden.label or 0) >= max(num_classes, 1):
-            raise InvalidBundle(f"golden sample {golden.seed} has label {golden.label}, of {num_classes} classes")
-        pixels = _picture(manifest, generator, golden.seed, golden.label, 1.0)
-        if hashlib.sha256(pixels.tobytes()).hexdigest() != golden.pixels_sha256:
-            return "differs"
-    return "matches"
+    z = draw(seeds, manifest.latent.z_dim, manifest.latent.scheme)
+    y = None if manifest.classes is None else np.array(labels, np.int64)
+    return generator.pixels(z, y, np.full(len(z), truncation, np.float32))
 
 
 def _listed(names: tuple[str, ...], most: int = 20) -> str:

@@ -1,13 +1,16 @@
 """Loading, serving, draining: what the process is doing, and whether it should be sent requests."""
 
 import logging
+from contextlib import ExitStack
 
 import anyio.to_thread
 
+from service.bundle import CheckGraph, trust
 from service.catalog import Catalog
 from service.errors import NotReady
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +29,17 @@ class Lifecycle:
 
         def load() -> Catalog:
             settings = self.settings
-            return Catalog.load(settings.models_dir, default=settings.default_model, provider=settings.provider)
+            with ExitStack() as stack:
+                check: CheckGraph = trust
+                if settings.trial_seconds:
+                    check = stack.enter_context(Trial(seconds=settings.trial_seconds, max_bytes=settings.trial_bytes))
+                return Catalog.load(
+                    settings.models_dir,
+                    default=settings.default_model,
+                    provider=settings.provider,
+                    max_bytes=settings.max_bundle_bytes,
+                    check=check,
+                )
 
         self._catalog = await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
         self.metrics.describe(self._catalog)

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from service.bundle import Bundle, GoldenResult
+from service.bundle import Bundle
 from service.formats import FormatName
+from service.golden import GoldenReport
 from service.latents import SCHEMES
 from service.manifest import Manifest, Picture, Task
 
@@ -79,7 +80,7 @@ class ModelCard(ModelSummary):
     runs_alone: bool = Field(
         description="whether a picture is the same alone and in a batch; if not, it is never run alone"
     )
-    golden: GoldenResult = Field(description="whether this replica makes the manifest's golden samples pixel by pixel")
+    golden: GoldenReport
     manifest: Manifest
 
     @classmethod

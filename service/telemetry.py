@@ -36,6 +36,12 @@ class Metrics:
         self.seconds = Histogram(
             "ganery_request_seconds", "From the request's head to the answer's end.", ["route"], registry=self.registry
         )
+        self.problems = Counter(
+            "ganery_problems",
+            "Answers that were problems, by the name in their type.",
+            ["kind", "model"],
+            registry=self.registry,
+        )
         self.in_progress = Gauge("ganery_requests_in_progress", "Requests being answered.", registry=self.registry)
         self.generate_seconds = Histogram(
             "ganery_generate_seconds", "Running a generator.", ["model"], registry=self.registry
@@ -49,6 +55,12 @@ class Metrics:
         self.bundle_golden = Gauge(
             "ganery_bundle_golden", "1 for what the golden samples said.", ["model", "result"], registry=self.registry
         )
+        self.bundle_golden_levels = Gauge(
+            "ganery_bundle_golden_levels",
+            "How far this replica's golden samples are from those of the bundle, in levels of 255.",
+            ["model", "statistic"],
+            registry=self.registry,
+        )
         self.bundle_provider = Gauge(
             "ganery_bundle_provider", "1 for what a bundle runs on.", ["model", "provider"], registry=self.registry
         )
@@ -57,7 +69,10 @@ class Metrics:
         """Set the gauges that say what is served."""
         for name, bundle in catalog.bundles.items():
             self.bundle_up.labels(name).set(1)
-            self.bundle_golden.labels(name, bundle.golden).set(1)
+            self.bundle_golden.labels(name, bundle.golden.result).set(1)
+            if bundle.golden.largest is not None and bundle.golden.mean is not None:
+                self.bundle_golden_levels.labels(name, "largest").set(bundle.golden.largest)
+                self.bundle_golden_levels.labels(name, "mean").set(bundle.golden.mean)
             self.bundle_provider.labels(name, bundle.generator.provider).set(1)
         for name in catalog.refused:
             self.bundle_up.labels(name).set(0)
@@ -100,7 +115,10 @@ class TelemetryMiddleware:
         finally:
             seconds = perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
-            self.metrics.requests.labels(route, status, scope["state"].get("model", "")).inc()
+            model = scope["state"].get("model", "")
+            self.metrics.requests.labels(route, status, model).inc()
+            if kind := scope["state"].get("problem"):
+                self.metrics.problems.labels(kind, model).inc()
             self.metrics.seconds.labels(route).observe(seconds)
             if route not in UNLOGGED:
                 # Quoted: a decoded path may hold line breaks, and with them forged log lines.
