@@ -12,7 +12,8 @@ GaneryError
 ├── InvalidValue            422
 │   └── InvalidLatent
 ├── ModelFailure            500
-│   └── InvalidBundle
+│   ├── InvalidBundle
+│   └── NonFiniteOutput
 ├── NotReady                503
 └── DeadlineExceeded        504
 
@@ -133,7 +134,11 @@ class ModelFailure(GaneryError):
 
 
 class InvalidBundle(ModelFailure):
-    """A bundle on disk is not what its manifest says."""
+    """A bundle on disk is not what its manifest says, or not what may be served."""
+
+
+class NonFiniteOutput(ModelFailure):
+    """The generator computed NaN or infinity where a picture should be."""
 
 
 class NotReady(GaneryError):

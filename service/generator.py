@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidBundle, ModelFailure
+from service.errors import InvalidBundle, ModelFailure, NonFiniteOutput
 from service.latents import Latents, draw
 from service.manifest import Manifest
 from service.runtime import open_session
@@ -33,6 +33,7 @@ class Generator:
         self._num_classes = len(manifest.classes or ())
         self._shape = (manifest.output.height, manifest.output.width, manifest.output.channels)
         self._session = open_session(model, provider)
+        self._outputs = [output.name for output in self._session.get_outputs()]
         self.provider: str = self._session.get_providers()[0]
         self._check_signature()
         self.rows_match = self._warm_up()
@@ -50,6 +51,7 @@ class Generator:
 
         Raises:
             ModelFailure: if ONNX Runtime fails.
+            NonFiniteOutput: if the graph says so of one of the rows.
         """
         if len(z) == 1 and not self.rows_match:
             z, psi = z.repeat(2, axis=0), psi.repeat(2)
@@ -63,11 +65,15 @@ class Generator:
         if self._latent.truncation:
             feed["psi"] = psi
         try:
-            pixels: Pixels = self._session.run(["pixels"], feed)[0]
+            outputs = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
         except Exception as error:
             raise ModelFailure("the generator failed") from error
+        pixels: Pixels = outputs["pixels"]
         if pixels.shape != (len(z), *self._shape):
             raise ModelFailure(f"the generator gave pixels {list(pixels.shape)}, not {[len(z), *self._shape]}")
+        # Pixels are bytes, in which NaN is some colour or other; only the graph can still tell.
+        if "finite" in outputs and not (len(outputs["finite"]) == len(z) and outputs["finite"].all()):
+            raise NonFiniteOutput("the generator computed NaN or infinity instead of a picture; try another seed")
         return pixels
 
     def _check_signature(self) -> None:
@@ -79,7 +85,10 @@ class Generator:
         if None in self._shape:
             raise InvalidBundle("manifest output: a generator of pictures from seeds needs a height and a width")
         _check_tensors("inputs", self._session.get_inputs(), inputs)
-        _check_tensors("outputs", self._session.get_outputs(), {"pixels": ("tensor(uint8)", list(self._shape))})
+        outputs: dict[str, tuple[str, list[Any]]] = {"pixels": ("tensor(uint8)", list(self._shape))}
+        if "finite" in self._outputs:  # bundles made before there was this output are still served
+            outputs["finite"] = ("tensor(bool)", [])
+        _check_tensors("outputs", self._session.get_outputs(), outputs)
 
     def _warm_up(self) -> bool:
         """Whether a row is the same alone as with another; some kernels differ for a batch of one."""
@@ -90,7 +99,8 @@ class Generator:
             pair = self._run(z, y, psi)
             alone = self._run(z[:1], None if y is None else y[:1], psi[:1])
         except ModelFailure as error:
-            raise InvalidBundle(f"warming up: {error.detail}: {error.__cause__ or 'wrong shape'}") from error
+            cause = f": {error.__cause__}" if error.__cause__ else ""
+            raise InvalidBundle(f"warming up: {error.detail}{cause}") from error
         return np.array_equal(pair[:1], alone)
 
 
