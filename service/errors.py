@@ -15,7 +15,8 @@ GaneryError
 │   └── InvalidLatent
 ├── Overloaded              429
 ├── ModelFailure            500
-│   └── InvalidBundle
+│   ├── InvalidBundle
+│   └── NonFiniteOutput
 ├── NotReady                503
 │   └── Stopping
 └── DeadlineExceeded        504
@@ -167,7 +168,11 @@ class ModelFailure(GaneryError):
 
 
 class InvalidBundle(ModelFailure):
-    """A bundle on disk is not what its manifest says."""
+    """A bundle on disk is not what its manifest says, or not what may be served."""
+
+
+class NonFiniteOutput(ModelFailure):
+    """The generator computed NaN or infinity where a picture should be."""
 
 
 class NotReady(GaneryError):

@@ -2,14 +2,17 @@
 
 import gc
 import logging
+from contextlib import ExitStack
 
 import anyio.to_thread
 
 from service.batcher import Limits
+from service.bundle import CheckGraph, trust
 from service.catalog import Catalog
 from service.errors import NotReady
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +31,19 @@ class Lifecycle:
 
         def load() -> Catalog:
             settings = self.settings
-            return Catalog.load(
-                settings.models_dir,
-                default=settings.default_model,
-                provider=settings.provider,
-                limits=Limits(settings.queue_rows, settings.queue_pixels, settings.max_streams),
-                observe=self.metrics.observer,
-            )
+            with ExitStack() as stack:
+                check: CheckGraph = trust
+                if settings.trial_seconds:
+                    check = stack.enter_context(Trial(seconds=settings.trial_seconds, max_bytes=settings.trial_bytes))
+                return Catalog.load(
+                    settings.models_dir,
+                    default=settings.default_model,
+                    provider=settings.provider,
+                    max_bytes=settings.max_bundle_bytes,
+                    check=check,
+                    limits=Limits(settings.queue_rows, settings.queue_pixels, settings.max_streams),
+                    observe=self.metrics.observer,
+                )
 
         self._catalog = await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
         # What has been loaded stays. Left to the collector, it is walked again and again while requests wait.

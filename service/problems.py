@@ -44,6 +44,7 @@ class ProblemMiddleware:
             if started:
                 raise  # the server cuts the connection: a picture that stops half way must not look whole
             problem = error if isinstance(error, GaneryError) else GaneryError("the service failed; its log says why")
+            scope["state"]["problem"] = problem.kind
             await problem_response(problem, request_id)(scope, receive, send)
 
 

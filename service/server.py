@@ -48,6 +48,11 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
 def worker() -> Any:
     """The ASGI application; in the worker only."""
     try:
+        from service.settings import Settings  # noqa: PLC0415
+        from service.trial import start_early  # noqa: PLC0415
+
+        if Settings.from_environment().trial_seconds:
+            start_early()  # before BentoML, whose import takes longest
         from service.api import hosted  # noqa: PLC0415
 
         return hosted()

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.bundle import Bundle
+from service.catalog import Catalog
 from service.lifecycle import Lifecycle
 from service.manifest import GENERATOR_FILE, MANIFEST_FILE, SAMPLES_FILE, Manifest
 from service.settings import Settings
@@ -23,6 +24,7 @@ from service.telemetry import Metrics
 
 MakeBundle = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[TestClient]]
+Refusal = Callable[..., str]
 
 
 def build_graph(
@@ -129,6 +131,21 @@ def digits(make_bundle: MakeBundle) -> Path:
     return make_bundle("digits", **DIGITS)
 
 
+@pytest.fixture
+def refusal(tmp_path: Path, plain: Path) -> Refusal:
+    """Load a hostile bundle beside a good one, which must be served all the same; why the other one is not."""
+
+    def load(**settings: Any) -> str:
+        catalog = Catalog.load(tmp_path / "models", provider="cpu", **settings)
+        assert list(catalog.bundles) == ["plain"]
+        good = catalog.bundles["plain"]
+        assert good.picture(good.sample(seed=1)).shape == (8, 8, 3)
+        (reason,) = catalog.refused.values()
+        return reason
+
+    return load
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with both, for tests that only read."""
@@ -154,7 +171,9 @@ def serve_loading(tmp_path: Path) -> Serve:
 
     @contextmanager
     def start(**settings: Any) -> Iterator[TestClient]:
-        lifecycle = Lifecycle(Settings(models_dir=tmp_path / "models", **{"provider": "cpu", **settings}), Metrics())
+        lifecycle = Lifecycle(
+            Settings(models_dir=tmp_path / "models", **{"provider": "cpu", "trial_seconds": 0, **settings}), Metrics()
+        )
         with TestClient(create_app(lifecycle)) as client:
             yield client
 

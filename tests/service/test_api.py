@@ -238,7 +238,7 @@ def test_behind_keys_every_line_is_json_and_a_slow_body_is_cut(tmp_path, models)
 
 def test_without_a_good_bundle_it_lives_and_is_not_ready(tmp_path):
     with serving(tmp_path, tmp_path / "nothing") as server:
-        server.wait_for("no bundle was found")
+        server.wait_for("cannot be listed")
         assert is_problem(server.client.get("/readyz"), 503)
         assert server.client.get("/livez").status_code == 200
         assert server.stop() == 0
