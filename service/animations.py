@@ -4,6 +4,7 @@ import io
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from PIL import Image
@@ -14,6 +15,9 @@ from service.generator import Pixels
 from service.sample import Provenance
 
 AnimationName = Literal["gif", "webp", "sheet", "zip"]
+
+LONGEST_GIF_FRAME = 655_350
+"""Milliseconds: 16 bits of hundredths of a second."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,22 @@ class Animation:
 
 
 def gif(frames: Pixels, milliseconds: int, origin: Provenance) -> bytes:
-    """At most 256 colours in each frame: exact for grey pictures, near for others. It repeats for ever."""
+    """At most 256 colours in each frame: exact for grey pictures, near for others. It repeats for ever.
+
+    Frames that look alike, one after the other, are one that is shown for longer.
+    """
     pictures = [as_image(frame) for frame in frames]
     if frames.shape[3] != 1:
         pictures = [picture.quantize(256, method=Image.Quantize.MEDIANCUT) for picture in pictures]
-    return _save_all(pictures, "GIF", milliseconds, comment=origin.to_json().encode("ascii"), optimize=False)
+    # Pillow would join them too, and then fail where the sum of their times is more than the format can tell.
+    runs = [list(run) for _, run in groupby(pictures, key=lambda picture: picture.convert("RGB").tobytes())]
+    times = [min(len(run) * milliseconds, LONGEST_GIF_FRAME) for run in runs]
+    comment = origin.to_json().encode("ascii")
+    return _save_all([run[0] for run in runs], "GIF", times, comment=comment, optimize=False)
 
 
 def webp(frames: Pixels, milliseconds: int, origin: Provenance) -> bytes:
-    """Lossless. It repeats for ever."""
+    """Lossless. It repeats for ever, and joins frames that are the same."""
     pictures = [as_image(frame).convert("RGB") for frame in frames]
     return _save_all(pictures, "WEBP", milliseconds, lossless=True, quality=75, method=4, xmp=origin.to_xmp())
 
@@ -63,7 +74,7 @@ ANIMATIONS: dict[AnimationName, Animation] = {
 }
 
 
-def _save_all(pictures: list[Image.Image], kind: str, milliseconds: int, **settings: object) -> bytes:
+def _save_all(pictures: list[Image.Image], kind: str, milliseconds: int | list[int], **settings: object) -> bytes:
     first, *rest = pictures
     stream = io.BytesIO()
     first.save(stream, kind, save_all=True, append_images=rest, duration=milliseconds, loop=0, **settings)

@@ -197,7 +197,7 @@ def contact_sheet(pixels: Pixels) -> Pixels:
 def class_folders(classes: Sequence[str]) -> list[str]:
     """A folder's name for each class: its own name, as far as every file system takes it; else its label before it."""
     names = [
-        "".join(c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in name).strip(". ")
+        "".join(c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in name[:100]).strip(". ")
         for name in classes
     ]
     if len({name.lower() for name in names}) == len(names) and all(names):

@@ -137,7 +137,7 @@ class Bundle:
         picture: Pixels = self.generator.run(self._feed([sample]))[0]
         return picture
 
-    def check_seed(self, seed: int) -> int:
+    def check_seed(self, seed: int, pointer: str = "/seed") -> int:
         """The seed, if the bundle's scheme knows it.
 
         Raises:
@@ -147,7 +147,7 @@ class Bundle:
         if not 0 <= seed < limit:
             raise InvalidLatent(
                 f"seed {seed} is out of range; model {self.name!r} takes integers from 0 to {limit - 1}",
-                pointer="/seed",
+                pointer=pointer,
             )
         return seed
 

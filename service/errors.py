@@ -24,9 +24,14 @@ GaneryError
 Domain code raises these; `problems.py` translates once, to application/problem+json (RFC 9457).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
+
+
+def json_pointer(path: Iterable[int | str]) -> str:
+    """The JSON pointer (RFC 6901) to the member that these keys and indices lead to."""
+    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in path)
 
 
 class GaneryError(Exception):

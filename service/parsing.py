@@ -9,7 +9,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 from starlette.requests import Request
 
-from service.errors import InvalidValue, MalformedRequest, RequestTimeout, TooLarge, UnsupportedMediaType
+from service.errors import (
+    InvalidValue,
+    MalformedRequest,
+    RequestTimeout,
+    TooLarge,
+    UnsupportedMediaType,
+    json_pointer,
+)
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -75,11 +82,11 @@ def _invalid_value(errors: list[ErrorDetails], payload: object, schema: type[Bas
         known = [field.alias or name for name, field in schema.model_fields.items()]
         return InvalidValue(
             f"unknown member {_shown(first['loc'][-1])}; known: {', '.join(known)}",
-            pointer=_pointer(first["loc"]),
+            pointer=json_pointer(first["loc"]),
             choices=known,
         )
-    pointer = _pointer(_existing(first["loc"], payload))
-    complaints = [e["msg"] for e in errors if _pointer(_existing(e["loc"], payload)) == pointer]
+    pointer = json_pointer(_existing(first["loc"], payload))
+    complaints = [e["msg"] for e in errors if json_pointer(_existing(e["loc"], payload)) == pointer]
     return InvalidValue(f"{pointer}: {', or: '.join(complaints)}; got {_shown(first['input'])}", pointer=pointer)
 
 
@@ -94,10 +101,6 @@ def _existing(loc: Iterable[Any], payload: Any) -> list[Any]:
         payload = payload[key]
         path.append(key)
     return path
-
-
-def _pointer(path: Iterable[int | str]) -> str:
-    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in path)
 
 
 def _shown(value: Any, most: int = 80) -> str:

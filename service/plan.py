@@ -1,5 +1,6 @@
 """Which samples a request of many means, in order. A plan for a million holds no more than a plan for one."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +9,14 @@ from typing import TypeVar, overload
 
 from service.batcher import Work
 from service.bundle import Bundle
-from service.errors import InvalidValue
+from service.errors import InvalidValue, TooLarge, json_pointer
 from service.generator import Pixels
 from service.latents import fresh_seed
 from service.sample import Sample
 
 T = TypeVar("T")
+
+INDEX = re.compile("[0-9]{1,9}")
 
 ClassName = str | int
 Classes = ClassName | Sequence[ClassName] | Mapping[str, int]
@@ -25,10 +28,15 @@ class Ranges(Sequence[int]):
 
     def __init__(self, ranges: Sequence[range]) -> None:
         self.ranges = [range_ for range_ in ranges if range_]
-        self._ends = list(accumulate(len(range_) for range_ in self.ranges))
+        self._ends = list(accumulate(range_.stop - range_.start for range_ in self.ranges))
+
+    @property
+    def total(self) -> int:
+        """How many, also where that is more than `len` can tell."""
+        return self._ends[-1] if self._ends else 0
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self.total
 
     @overload
     def __getitem__(self, index: int) -> int: ...
@@ -64,6 +72,7 @@ class Plan:
         count: int | None = None,
         classes: Classes | None = None,
         truncation: float = 1.0,
+        max_count: int = 1_000_000,
     ) -> "Plan":
         """What a request asks for, checked against what the bundle can do.
 
@@ -73,9 +82,11 @@ class Plan:
             count: of samples; the histogram's sum if `classes` is one.
             classes: None gives every class its turn, if the bundle knows classes.
             truncation: in (0, 1], 1 is off.
+            max_count: most samples of one plan.
 
         Raises:
             InvalidValue: if these do not fit together, or not the bundle.
+            TooLarge: if there are more than `max_count`.
         """
         label_at, total = _labels(bundle, classes)
         if seeds is None:
@@ -88,16 +99,18 @@ class Plan:
             seeds = Ranges([range(first, min(first + count, bundle.seeds)), range(first + count - bundle.seeds)])
         elif first_seed is not None or count is not None:
             raise InvalidValue("seeds says which samples; leave seed and count out", pointer="/seeds")
-        elif not seeds:
+        elif not seeds.total:
             raise InvalidValue("seeds is empty; send at least one", pointer="/seeds")
         else:
             for range_ in seeds.ranges:
-                bundle.check_seed(range_[-1])
-        if total is not None and total != len(seeds):
+                bundle.check_seed(range_[-1], pointer="/seeds")
+        if total is not None and total != seeds.total:
             raise InvalidValue(
-                f"classes add up to {total} pictures, seeds and count to {len(seeds)}; leave count out",
+                f"classes add up to {total} pictures, seeds and count to {seeds.total}; leave count out",
                 pointer="/classes",
             )
+        if seeds.total > max_count:
+            raise TooLarge(f"{seeds.total} pictures are asked for; one request takes at most {max_count}")
         plan = cls(bundle, seeds, label_at, truncation)
         plan[0]  # says now what does not suit the bundle
         return plan
@@ -129,7 +142,7 @@ def _labels(bundle: Bundle, classes: Classes | None) -> tuple[Callable[[int], in
         names = bundle.manifest.classes
         return (lambda _: None) if names is None else (lambda index: index % len(names)), None
     if isinstance(classes, Mapping):
-        labels = [_label(bundle, name, f"/classes/{name}") for name in classes]
+        labels = [_label(bundle, name, json_pointer(["classes", name])) for name in classes]
         ends = list(accumulate(classes.values()))
         if not ends or not ends[-1]:
             raise InvalidValue(
@@ -148,7 +161,7 @@ def _labels(bundle: Bundle, classes: Classes | None) -> tuple[Callable[[int], in
 def _label(bundle: Bundle, name: ClassName, pointer: str) -> int | None:
     names = bundle.manifest.classes or ()
     # JSON has no integer keys: an index in a histogram arrives as text.
-    if isinstance(name, str) and name not in names and name.isdecimal() and len(name) < 10:
+    if isinstance(name, str) and name not in names and INDEX.fullmatch(name):
         name = int(name)
     try:
         return bundle.label(name)

@@ -1,7 +1,7 @@
 """Waiting for a result while a client waits for the answer."""
 
 import asyncio
-from concurrent.futures import Future
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -12,13 +12,13 @@ PATIENCE_SECONDS = 0.05
 """Most answers come sooner, and are not worth a second task that watches the connection."""
 
 
-async def while_connected(request: Request, future: "Future[T]") -> T:
-    """The future's result. If the client leaves, or this task is cancelled, the future is cancelled.
+async def while_connected(request: Request, awaitable: Awaitable[T]) -> T:
+    """The awaitable's result. If the client leaves, or this task is cancelled, it is cancelled.
 
     Raises:
         ClientDisconnect: if the client left; nobody is there to read an answer.
     """
-    result = asyncio.wrap_future(future)
+    result = asyncio.ensure_future(awaitable)
     try:
         await asyncio.wait([result], timeout=PATIENCE_SECONDS)
         if not result.done():

@@ -1,9 +1,11 @@
 """The public routes: parse, call, encode."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from anyio.to_thread import run_sync
@@ -17,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from service import __version__
 from service.animations import ANIMATIONS
 from service.archives import ARCHIVES
+from service.batcher import Done, Work
 from service.bundle import Bundle
 from service.errors import NotFound, TooLarge
 from service.formats import FORMATS, Format, choose
@@ -38,8 +41,10 @@ from service.schemas import (
     Status,
     Verdict,
 )
-from service.streaming import in_order, in_thread, stream
+from service.streaming import Pieces, in_thread, stream
 from service.verification import open_case
+
+T = TypeVar("T")
 
 WEB = Path(__file__).parent / "web"
 PAGE_HEADERS = {
@@ -89,13 +94,13 @@ async def sample(request: Request) -> Response:
         count=ask.count,
         classes=ask.classes,
         truncation=ask.truncation,
+        max_count=service.settings.max_count,
     )
-    if len(plan) > service.settings.max_count:
-        raise TooLarge(f"{len(plan)} pictures are asked for; one request takes at most {service.settings.max_count}")
     archive = kind(plan, FORMATS[ask.picture], max_pixels=service.settings.max_pixels)
-    pieces = in_order(bundle.batcher, plan.works(archive.pack))
+    pieces = Pieces(bundle.batcher, plan.works(archive.pack))
     name = f"{bundle.name}-{plan.seeds[0]}-{len(plan)}.{archive.extension}"
     return await stream(
+        request,
         pieces,
         archive.write(pieces),
         media_type=archive.media_type,
@@ -122,12 +127,12 @@ async def interpolate(request: Request) -> Response:
             f"{len(way)} frames have {way.pixels} pixels; at most {service.settings.max_pixels} are made: "
             "ask for fewer points, or fewer steps"
         )
-    pieces = in_order(bundle.batcher, way.works())
+    pieces = Pieces(bundle.batcher, way.works())
 
     def file() -> bytes:
         return kind.encode(np.concatenate(list(pieces)), ask.milliseconds, origin)
 
-    content = await in_thread(pieces, file)
+    content = await in_thread(request, pieces, file)
     return Response(content, media_type=kind.media_type, headers={"X-Frames": str(len(way)), **_made_by(bundle)})
 
 
@@ -142,7 +147,7 @@ async def verify(request: Request) -> Response:
     bundle = service.catalog.named(case.sample.model)
     request.state.model = bundle.name
     work = bundle.work([case.sample], lambda pixels: case.judge(pixels[0]))
-    done = await while_connected(request, bundle.batcher.submit(work, deadline=request.state.deadline))
+    done = await _done(request, bundle, work)
     return _json(done.value)
 
 
@@ -253,13 +258,19 @@ async def _picture(
 ) -> Response:
     """One sample through the queue, as a file."""
     work = bundle.work([sample], lambda pixels: format_.encode(pixels[0], sample))
-    done = await while_connected(request, bundle.batcher.submit(work, deadline=request.state.deadline))
+    done = await _done(request, bundle, work)
     request.state.timings = {"queue": done.queue, "compute": done.compute, "encode": done.encode}
     return Response(
         done.value,
         media_type=format_.media_type,
         headers={"X-Seed": str(sample.seed), "X-Sample-Id": sample.id, **_made_by(bundle), **(headers or {})},
     )
+
+
+async def _done(request: Request, bundle: Bundle, work: Work[T]) -> Done[T]:
+    """What becomes of work in the queue, while the client waits for it."""
+    future = bundle.batcher.submit(work, deadline=request.state.deadline)
+    return await while_connected(request, asyncio.wrap_future(future))
 
 
 def _json(answer: BaseModel) -> Response:

@@ -10,7 +10,11 @@ from typing import Any
 
 from service.errors import InvalidValue
 
-ID = re.compile(r"g1\.(?P<digest>[0-9a-f]{16})\.(?P<seed>\d{1,20})\.(?P<label>-|\d{1,9})\.(?P<thousandths>\d{1,4})")
+# Numbers without leading zeros: a sample has one id.
+ID = re.compile(
+    r"g1\.(?P<digest>[0-9a-f]{16})\.(?P<seed>0|[1-9][0-9]{0,19})\.(?P<label>-|0|[1-9][0-9]{0,8})"
+    r"\.(?P<thousandths>[1-9][0-9]{0,3})"
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Address:
             InvalidValue: if it is no such id.
         """
         match = ID.fullmatch(id_)
-        if match is None or not 0 < int(match["thousandths"]) <= 1000 or int(match["seed"]) >= 2**64:
+        if match is None or int(match["thousandths"]) > 1000 or int(match["seed"]) >= 2**64:
             raise InvalidValue(
                 f"{id_[:100]!r} is no sample's id; they look like g1.0123456789abcdef.42.7.1000, and each answer of "
                 "/generate tells its own in X-Sample-Id"

@@ -1,5 +1,6 @@
 """What requests and answers look like: ranges, defaults, examples. The OpenAPI document is made from these."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -29,7 +30,8 @@ class Ask(BaseModel):
 
 ModelField = Annotated[str, Field(max_length=64)] | None
 SeedField = Annotated[int, Field(ge=0, lt=2**64)]
-ClassField = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=0)]
+CountField = Annotated[int, Field(ge=0, lt=2**64)]
+ClassField = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=0, lt=10**9)]
 TruncationField = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), AfterValidator(_in_thousandths)]
 A_MODEL = "a name from GET /models; the default model if left out"
 TRUNCATION = "less variety and fewer failures below 1, where the model can; in thousandths"
@@ -37,14 +39,19 @@ TRUNCATION = "less variety and fewer failures below 1, where the model can; in t
 
 def _seed_ranges(text: str) -> str:
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+        if not SEED_RANGE.fullmatch(part.strip()) or not _range(part):
             raise PydanticCustomError("seed_ranges", "seeds and ranges like 0-99,200 with the smaller number first")
-        if int(last or first) >= 2**64:
+        if _range(part)[-1] >= 2**64:
             raise PydanticCustomError("seed_ranges", "seeds are below 2**64")
     return text
 
 
+def _range(part: str) -> range:
+    first, _, last = part.strip().partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+SEED_RANGE = re.compile("[0-9]{1,20}(-[0-9]{1,20})?")
 SeedRanges = Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(_seed_ranges)]
 
 
@@ -85,13 +92,13 @@ class SampleRequest(Ask):
     seed: SeedField | None = Field(
         default=None, description="sample i has seed + i, modulo the model's number of seeds; drawn if left out"
     )
-    count: Annotated[int, Field(ge=1)] | None = Field(
+    count: Annotated[CountField, Field(ge=1)] | None = Field(
         default=None, description="how many; left out, the sum of a histogram in classes"
     )
     seeds: SeedRanges | Annotated[list[SeedField | SeedRanges], Field(min_length=1)] | None = Field(
         default=None, description="instead of seed and count: seeds, or ranges like `0-99,200`, both ends included"
     )
-    classes: ClassField | list[ClassField] | dict[str, Annotated[int, Field(ge=0)]] | None = Field(
+    classes: ClassField | list[ClassField] | dict[str, CountField] | None = Field(
         default=None,
         description="one class for all, several that take turns, or `{class: count}` one after the other; "
         "left out, all classes take turns",
@@ -107,7 +114,7 @@ class SampleRequest(Ask):
         if self.seeds is None:
             return None
         parts = [self.seeds] if isinstance(self.seeds, str) else self.seeds
-        return Ranges([range_ for part in parts for range_ in _ranges(part)])
+        return Ranges([_range(piece) for part in parts for piece in str(part).split(",")])
 
 
 class Point(Ask):
@@ -162,13 +169,6 @@ class InterpolateRequest(Ask):
             )
             for point in self.points or ends
         ]
-
-
-def _ranges(part: int | str) -> list[range]:
-    if isinstance(part, int):
-        return [range(part, part + 1)]
-    bounds = [piece.strip().partition("-") for piece in part.split(",")]
-    return [range(int(first), int(last or first) + 1) for first, _, last in bounds]
 
 
 class Answer(BaseModel):

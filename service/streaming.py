@@ -1,82 +1,134 @@
 """Long answers: pieces in order, few of them at a time, and an end that is never mistaken for the whole."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from functools import partial
 from itertools import chain
-from typing import TypeVar
+from threading import Lock
+from typing import Generic, TypeVar
 
-from anyio import CancelScope
 from anyio.to_thread import run_sync
-from starlette.concurrency import iterate_in_threadpool
+from starlette.requests import Request
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from service.batcher import Batcher, Done, Work
+from service.presence import while_connected
 
 T = TypeVar("T")
 
+CHUNK = 64 * 1024
+"""Bytes. Smaller chunks are joined: each is a trip from thread to thread, and a header is no sign of success."""
 
-def in_order(batcher: Batcher, works: Iterable[Work[T]]) -> Generator[T, None, None]:
+
+class Pieces(Generic[T]):
     """The results of bulk work, each when its turn comes. Two for each runner are under way.
 
-    Closing the iterator drops what has not been computed.
+    One thread iterates; any other may close. That drops what has not been computed, gives the place among the long
+    answers back, and wakes the thread that iterates.
 
     Raises:
-        Overloaded: at the first result, if too many long answers are being made already.
+        Overloaded: at the first piece, if too many long answers are being made already.
+        CancelledError: at the next piece, once closed.
     """
-    batcher.enter_stream()
-    under_way: deque[Future[Done[T]]] = deque()
-    try:
-        for work in works:
-            under_way.append(batcher.submit(work, priority="bulk"))
-            if len(under_way) > 2 * batcher.runners:
-                yield under_way.popleft().result().value
-        while under_way:
-            yield under_way.popleft().result().value
-    finally:
-        for future in under_way:
-            future.cancel()
-        batcher.leave_stream()
+
+    def __init__(self, batcher: Batcher, works: Iterable[Work[T]]) -> None:
+        self._batcher = batcher
+        self._works = iter(works)
+        self._under_way: deque[Future[Done[T]]] = deque()
+        self._entered = False
+        self._closed = False
+        self._lock = Lock()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        while len(self._under_way) <= 2 * self._batcher.runners and (work := next(self._works, None)) is not None:
+            with self._lock:
+                self._check_open()
+                if not self._entered:
+                    self._batcher.enter_stream()
+                    self._entered = True
+                self._under_way.append(self._batcher.submit(work, priority="bulk"))
+        if not self._under_way:
+            self._check_open()
+            self.close()
+            raise StopIteration
+        done = self._under_way[0].result()
+        self._under_way.popleft()
+        return done.value
+
+    def close(self) -> None:
+        """End the work; closing again does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._entered:
+                self._batcher.leave_stream()
+            for future in list(self._under_way):
+                future.cancel()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CancelledError("nobody waits for these pieces any more")
+
+
+class PiecesResponse(StreamingResponse):
+    """An answer of chunks that are made of pieces; however it ends, they are closed."""
+
+    def __init__(self, pieces: Pieces[T], chunks: Iterable[bytes], *, media_type: str, headers: dict[str, str]) -> None:
+        super().__init__(chunks, media_type=media_type, headers=headers)
+        self.pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.pieces.close()
 
 
 async def stream(
-    pieces: Generator[object, None, None], chunks: Iterator[bytes], *, media_type: str, headers: dict[str, str]
-) -> StreamingResponse:
+    request: Request, pieces: Pieces[T], chunks: Iterator[bytes], *, media_type: str, headers: dict[str, str]
+) -> PiecesResponse:
     """An answer of chunks that are made in threads, as fast as the client takes them.
 
     What fails before the first chunk is raised here, and can still become a problem. What fails later breaks the
     connection: without the last chunk of the transfer encoding, no client takes the answer for complete.
 
     Args:
-        pieces: from `in_order`; closed at the end, also if the client leaves in the middle.
+        request: whose client is watched.
+        pieces: closed at the end, also if the client leaves in the middle.
         chunks: what is made of them.
         media_type: of the answer.
         headers: of the answer.
     """
+    chunks = joined(chunks)
+    first = await in_thread(request, pieces, partial(next, chunks, b""))
+    return PiecesResponse(pieces, chain([first], chunks), media_type=media_type, headers=headers)
+
+
+def joined(chunks: Iterable[bytes], size: int = CHUNK) -> Iterator[bytes]:
+    """The same bytes in chunks of `size` or more, but for the last."""
+    held = bytearray()
+    for chunk in chunks:
+        held += chunk
+        if len(held) >= size:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)
+
+
+async def in_thread(request: Request, pieces: Pieces[T], make: Callable[[], bytes]) -> bytes:
+    """What `make` makes of pieces, in a thread. If that fails, the client leaves, or this task is cancelled, they are
+    closed.
+    """
     try:
-        first = await run_sync(next, chunks, b"")
+        # The thread may be left behind: it ends at its next piece.
+        return await while_connected(request, run_sync(make, abandon_on_cancel=True))
     except BaseException:
-        await _close(pieces)
+        pieces.close()
         raise
-    return StreamingResponse(_closing(pieces, chain([first], chunks)), media_type=media_type, headers=headers)
-
-
-async def in_thread(pieces: Generator[object, None, None], make: Callable[[], T]) -> T:
-    """What `make` returns when it has taken all pieces, in a thread. If this task is cancelled, so are they."""
-    try:
-        return await run_sync(make)
-    finally:
-        await _close(pieces)
-
-
-async def _closing(pieces: Generator[object, None, None], chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in iterate_in_threadpool(chunks):
-            yield chunk
-    finally:
-        await _close(pieces)
-
-
-async def _close(pieces: Generator[object, None, None]) -> None:
-    with CancelScope(shield=True):  # a client that has gone is the very reason to close
-        await run_sync(pieces.close)

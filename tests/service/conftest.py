@@ -1,6 +1,9 @@
 """Tiny bundles, built with `onnx.helper`: no torch, no training, no network."""
 
 import hashlib
+import json
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -8,15 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import onnx
 import pytest
+import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.bundle import Bundle
 from service.catalog import Catalog
+from service.errors import ModelFailure
+from service.generator import Feed, Generator, Pixels
 from service.lifecycle import Lifecycle
 from service.manifest import GENERATOR_FILE, MANIFEST_FILE, SAMPLES_FILE, Manifest
 from service.settings import Settings
@@ -28,9 +35,15 @@ Refusal = Callable[..., str]
 
 
 def build_graph(
-    *, z_dim: int = 4, size: int = 8, channels: int = 3, num_classes: int = 0, truncation: bool = False
+    *,
+    z_dim: int = 4,
+    size: int = 8,
+    channels: int = 3,
+    num_classes: int = 0,
+    truncation: bool = False,
+    moody: bool = False,
 ) -> onnx.ModelProto:
-    """sigmoid(psi * z @ weights + embedding[y]) as uint8 pixels."""
+    """sigmoid(psi * z @ weights + embedding[y]) as uint8 pixels; `moody` adds rows / 10, which company changes."""
     features = size * size * channels
     random = np.random.default_rng(0)
     constants = {
@@ -58,6 +71,15 @@ def build_graph(
             helper.make_node("Add", ["projected", "embedded"], ["conditioned"]),
         ]
         logits = "conditioned"
+    if moody:
+        constants["tenth"] = np.float32(0.1)
+        nodes += [
+            helper.make_node("Shape", ["z"], ["n"], start=0, end=1),
+            helper.make_node("Cast", ["n"], ["rows"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["rows", "tenth"], ["mood"]),
+            helper.make_node("Add", [logits, "mood"], ["moody"]),
+        ]
+        logits = "moody"
     nodes += [
         helper.make_node("Sigmoid", [logits], ["grey"]),
         helper.make_node("Mul", ["grey", "white"], ["scaled"]),
@@ -156,13 +178,41 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def plain_bundle(plain: Path) -> Bundle:
-    return Bundle.load(plain, provider="cpu")
+def load() -> Iterator[Callable[[Path], Bundle]]:
+    """Load a bundle, and end its threads with the test."""
+    loaded = []
+
+    def load(directory: Path) -> Bundle:
+        loaded.append(Bundle.load(directory, provider="cpu"))
+        return loaded[-1]
+
+    yield load
+    for bundle in loaded:
+        bundle.batcher.close()
 
 
 @pytest.fixture
-def digits_bundle(digits: Path) -> Bundle:
-    return Bundle.load(digits, provider="cpu")
+def plain_bundle(plain: Path, load: Callable[[Path], Bundle]) -> Bundle:
+    return load(plain)
+
+
+@pytest.fixture
+def digits_bundle(digits: Path, load: Callable[[Path], Bundle]) -> Bundle:
+    return load(digits)
+
+
+def lifecycle_of(models: Path, **settings: Any) -> Lifecycle:
+    """What `create_app` takes; `settings` are those that differ."""
+    return Lifecycle(Settings(models_dir=models, **{"provider": "cpu", "trial_seconds": 0, **settings}), Metrics())
+
+
+@contextmanager
+def serving(models: Path, **settings: Any) -> Iterator[TestClient]:
+    """The application in this process, once its bundles are loaded."""
+    with TestClient(create_app(lifecycle_of(models, **settings))) as client:
+        while "being loaded" in client.get("/readyz").text:
+            time.sleep(0.001)
+        yield client
 
 
 @pytest.fixture
@@ -171,24 +221,118 @@ def serve_loading(tmp_path: Path) -> Serve:
 
     @contextmanager
     def start(**settings: Any) -> Iterator[TestClient]:
-        lifecycle = Lifecycle(
-            Settings(models_dir=tmp_path / "models", **{"provider": "cpu", "trial_seconds": 0, **settings}), Metrics()
-        )
-        with TestClient(create_app(lifecycle)) as client:
+        with TestClient(create_app(lifecycle_of(tmp_path / "models", **settings))) as client:
             yield client
 
     return start
 
 
 @pytest.fixture
-def serve(serve_loading: Serve) -> Serve:
+def serve(tmp_path: Path) -> Serve:
     """The application in this process, once its bundles are loaded."""
+    return partial(serving, tmp_path / "models")
 
-    @contextmanager
-    def start(**settings: Any) -> Iterator[TestClient]:
-        with serve_loading(**settings) as client:
-            while "being loaded" in client.get("/readyz").text:
-                time.sleep(0.001)
-            yield client
 
-    return start
+@pytest.fixture(scope="module")
+def shared(models: Path) -> Iterator[TestClient]:
+    """A running application for the tests of one file, which only ask."""
+    with serving(models) as client:
+        yield client
+
+
+class Listening:
+    """The application behind a real server on loopback, in a thread."""
+
+    def __init__(self, models: Path, **settings: Any) -> None:
+        self.lifecycle = lifecycle_of(models, **settings)
+        self._server = uvicorn.Server(uvicorn.Config(create_app(self.lifecycle), port=0, log_config=None))
+        self._thread = threading.Thread(target=self._server.run)
+
+    def __enter__(self) -> "Listening":
+        self._thread.start()
+        wait_until(lambda: self._server.started)
+        self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+        wait_until(lambda: self.client.get("/readyz").status_code == 200)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self._server.should_exit = True
+        self._thread.join()
+
+    def stream(self, path: str, ask: dict[str, Any], **settings: Any) -> AbstractContextManager[httpx2.Response]:
+        """A POST whose answer is read as it comes."""
+        return self.client.stream("POST", path, json=ask, **settings)
+
+    def ask(self, path: str, ask: dict[str, Any]) -> socket.socket:
+        """A POST of a client that can leave: close the connection."""
+        body = json.dumps(ask).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        connection.sendall(head.encode() + body)
+        return connection
+
+    @property
+    def waiting(self) -> int:
+        """Rows in the queues of all bundles."""
+        return sum(bundle.batcher.waiting for bundle in self.lifecycle.catalog.bundles.values())
+
+    def count(self, name: str, **labels: str) -> float:
+        """The value of a metric, 0 if there is no such series."""
+        return self.lifecycle.metrics.registry.get_sample_value(name, labels) or 0
+
+
+@pytest.fixture
+def listen(tmp_path: Path) -> Callable[..., Listening]:
+    """Give this test's bundles a real server."""
+    return partial(Listening, tmp_path / "models")
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until it does; a busy machine is no failure."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """`wait_until`, for tests."""
+    return wait_until
+
+
+class Gate:
+    """Stands before every run of a graph: holds it while closed, and fails it after so many if told to."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.reached = threading.Semaphore(0)
+        self.rows: list[int] = []
+        self.fails_after: int | None = None
+
+    def method(self) -> Callable[[Generator, Feed], Pixels]:
+        """What takes the place of `Generator.run`."""
+        run = Generator.run
+
+        def through(generator: Generator, feed: Feed) -> Pixels:
+            self.rows.append(len(feed["z"]))
+            self.reached.release()
+            assert self.opened.wait(60)
+            if self.fails_after is not None and len(self.rows) > self.fails_after:
+                raise ModelFailure("the generator failed")
+            return run(generator, feed)
+
+        return through
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Closed; it opens at the end of the test. Ask for it before the server, whose end waits for what runs."""
+    gate = Gate()
+    monkeypatch.setattr(Generator, "run", gate.method())
+    yield gate
+    gate.opened.set()

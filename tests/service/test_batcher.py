@@ -106,8 +106,9 @@ def test_a_batch_has_no_more_rows_than_it_may(busy):
 def test_idle_runners_share_what_waits(make_batcher):
     echo = Echo(open_gate=False)
     batcher = make_batcher(echo, runners=2)
-    held = [batcher.submit(numbers(i)) for i in range(2)]
-    for _ in range(2):
+    held = []
+    for i in range(2):
+        held.append(batcher.submit(numbers(i)))
         assert echo.running.acquire(timeout=10)
     held += [batcher.submit(numbers(i)) for i in range(2, 10)]
     echo.gate.set()

@@ -1,0 +1,221 @@
+"""Long answers, behind a real server: only there can a client leave, or an answer break off."""
+
+import io
+import threading
+import zipfile
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import httpx2
+import numpy as np
+import pytest
+
+from service.archives import ARCHIVES
+from service.batcher import Batcher, Limits, Work
+from service.cpus import available_cpus
+from service.errors import Overloaded
+from service.streaming import CHUNK, Pieces, joined
+
+MANY = {"seed": 0, "count": 20_000, "format": "tar"}
+pytestmark = pytest.mark.usefixtures("plain")
+
+RUNNERS = available_cpus()
+STREAMED = [name for name in ARCHIVES if name != "sheet"]
+
+
+class Numbers:
+    """A generator whose picture is its row's number."""
+
+    def run(self, feed):
+        return feed["n"]
+
+    def padding(self, rows):
+        return 0
+
+
+def number(n):
+    return Work(1, 1, lambda: {"n": np.array([n])}, lambda pixels: pixels.tolist())
+
+
+@pytest.fixture
+def batcher():
+    batcher = Batcher(Numbers(), runners=2, limits=Limits(bulk_streams=1))
+    yield batcher
+    batcher.close()
+
+
+def test_pieces_come_in_order_and_few_at_a_time(batcher):
+    asked = []
+
+    def works():
+        for n in range(50):
+            asked.append(n)
+            yield number(n)
+
+    for n, piece in enumerate(Pieces(batcher, works())):
+        assert piece == [n]
+        assert len(asked) <= n + 2 * batcher.runners + 1
+
+
+def test_a_place_is_taken_by_the_first_piece_and_given_back_after_the_last(batcher):
+    idle, busy = (Pieces(batcher, map(number, range(2))) for _ in range(2))
+    next(busy)
+    with pytest.raises(Overloaded, match="1 long answers"):
+        next(idle)
+    assert list(busy) == [[1]]
+    assert list(Pieces(batcher, [number(7)])) == [[7]]
+
+
+def test_closing_gives_the_place_back_once(batcher):
+    pieces = Pieces(batcher, map(number, range(9)))
+    next(pieces)
+    pieces.close()
+    pieces.close()
+    with pytest.raises(CancelledError):
+        next(pieces)
+    Pieces(batcher, []).close()  # which has taken none
+    next(Pieces(batcher, [number(1), number(2)]))
+    with pytest.raises(Overloaded):
+        next(Pieces(batcher, [number(3)]))
+
+
+def test_closing_wakes_whoever_waits_for_a_piece(plain_bundle, gate):
+    batcher = plain_bundle.batcher
+
+    def work():
+        return plain_bundle.work([plain_bundle.sample(seed=1)] * batcher.max_rows, lambda pixels: 1)
+
+    pieces = Pieces(batcher, (work() for _ in range(100)))
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(list, pieces)
+        for _ in range(batcher.runners):
+            assert gate.reached.acquire(timeout=30)
+        pieces.close()
+        gate.opened.set()
+        with pytest.raises(CancelledError):
+            waiting.result(30)
+    assert len(gate.rows) == batcher.runners
+
+
+def test_small_chunks_are_joined():
+    assert list(joined([b"ab", b"c", b"", b"defgh", b"i"], size=3)) == [b"abc", b"defgh", b"i"]
+    assert list(joined([], size=3)) == []
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_an_answer_that_fails_half_way_is_never_a_normal_end(gate, listen, caplog, name):
+    gate.fails_after = 50
+    gate.opened.set()
+    with listen() as server, server.stream("/sample", {**MANY, "format": name}) as response:
+        assert response.status_code == 200
+        with pytest.raises(httpx2.RemoteProtocolError):
+            response.read()
+    assert "the generator failed" in caplog.text
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_what_fails_before_the_first_chunk_is_a_problem(gate, listen, name):
+    gate.fails_after = 0
+    gate.opened.set()
+    with listen(max_streams=1) as server:
+        for _ in range(2):  # the place of the first is given back
+            with server.stream("/sample", {"count": 10_000, "format": name}) as response:
+                assert response.status_code == 500
+                assert response.headers["content-type"] == "application/problem+json"
+                assert "the generator failed" in response.read().decode()
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_one_stream_too_many_is_told_before_it_begins(gate, listen, name):
+    gate.opened.set()
+    with listen(max_streams=1) as server, server.stream("/sample", MANY) as first:
+        first_chunk = next(chunks := first.iter_bytes())
+        with server.stream("/sample", {"count": 1, "format": name}) as second:
+            assert second.status_code == 429
+            assert int(second.headers["retry-after"]) >= 1
+            assert second.headers["content-type"] == "application/problem+json"
+        assert server.client.post("/generate", json={}).status_code == 200  # which needs no place
+        assert len(first_chunk + next(chunks)) > CHUNK  # and the first goes on
+
+
+def test_a_client_that_leaves_ends_the_work(gate, listen, eventually):
+    gate.opened.set()
+    with listen(max_streams=1) as server:
+        with server.stream("/sample", MANY) as response:
+            next(response.iter_bytes())
+        eventually(lambda: server.client.post("/sample", json={"count": 1}).status_code == 200)
+        assert server.waiting == 0
+        assert sum(gate.rows) < MANY["count"]
+
+
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [
+        ("/sample", {**MANY, "format": "sheet"}),
+        ("/sample", {**MANY, "format": "npz"}),
+        ("/interpolate", {"from": 1, "to": 2, "steps": 200}),
+    ],
+)
+def test_a_client_that_leaves_before_the_first_chunk_ends_the_work(gate, listen, eventually, path, ask):
+    with listen(max_streams=1) as server:
+        with server.ask(path, ask):
+            eventually(lambda: len(gate.rows) == RUNNERS and server.waiting)
+        eventually(lambda: server.count("ganery_requests_total", route=path, status="499", model="plain") == 1)
+        runs = len(gate.rows)
+        gate.opened.set()
+        eventually(lambda: server.waiting == 0)
+        assert server.client.post("/sample", json={"count": 1}).status_code == 200
+        assert len(gate.rows) == runs + 1
+        assert server.count("ganery_rejections_total", model="plain", reason="gone") > 0
+
+
+def test_a_lone_client_that_leaves_is_not_computed_for(gate, listen, eventually):
+    with listen() as server:
+        with ThreadPoolExecutor() as threads:
+            held = []
+            while len(held) < RUNNERS:
+                held.append(threads.submit(server.client.post, "/generate", json={}))
+                assert gate.reached.acquire(timeout=30)
+            with server.ask("/generate", {}):
+                eventually(lambda: server.waiting)
+            eventually(lambda: server.count("ganery_requests_total", route="/generate", status="499", model="plain"))
+            gate.opened.set()
+            assert all(future.result(30).status_code == 200 for future in held)
+        eventually(lambda: server.count("ganery_rejections_total", model="plain", reason="gone") == 1)
+        assert len(gate.rows) == RUNNERS
+
+
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [("/sample", {"count": 500, "format": "sheet"}), ("/interpolate", {"from": 1, "to": 2, "steps": 200})],
+)
+def test_a_deadline_ends_what_no_client_will_wait_for(gate, listen, eventually, path, ask):
+    with listen(max_streams=1) as server:
+        response = server.client.post(path, json=ask, headers={"X-Deadline-Ms": "200"})
+        assert response.status_code == 504
+        runs = len(gate.rows)
+        gate.opened.set()
+        eventually(lambda: server.waiting == 0)
+        assert server.client.post("/sample", json={"count": 1}).status_code == 200
+        assert len(gate.rows) == runs + 1
+
+
+def test_a_long_answer_keeps_nobody_else_waiting_to_its_end(gate, listen):
+    gate.opened.set()
+    with listen() as server, ThreadPoolExecutor() as threads:
+        begun = threading.Event()
+
+        def read():
+            with server.stream("/sample", {"seed": 0, "count": 4000, "format": "zip"}) as response:
+                received = bytearray()
+                for chunk in response.iter_bytes():
+                    received += chunk
+                    begun.set()
+            return bytes(received)
+
+        stream = threads.submit(read)
+        assert begun.wait(30)
+        for seed in range(3):
+            assert server.client.post("/generate", json={"seed": seed}).status_code == 200
+        assert not stream.done()
+        with zipfile.ZipFile(io.BytesIO(stream.result(60))) as container:
+            assert len(container.namelist()) == 4000
