@@ -4,6 +4,7 @@ import asyncio
 import math
 from time import monotonic
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, InvalidValue
@@ -21,7 +22,7 @@ class DeadlineMiddleware:
     Raises:
         DeadlineExceeded: if the answer has not begun by then. What is being computed goes on, for nobody.
         InvalidValue: if the header is no whole number of milliseconds above 0.
-        TimeoutError: if the client has stopped reading.
+        ClientDisconnect: if the client has stopped reading, which is as good as gone.
     """
 
     def __init__(self, app: ASGIApp, seconds: float, send_seconds: float) -> None:
@@ -54,8 +55,10 @@ class DeadlineMiddleware:
 
                 await self.app(scope, receive, send_in_time)
         except TimeoutError:
-            if begun or not budget.expired():
+            if not budget.expired():
                 raise
+            if begun:
+                raise ClientDisconnect(f"the client took nothing for {self.send_seconds:g} seconds") from None
             raise DeadlineExceeded(f"no answer within {seconds:g} seconds; ask for less, or again later") from None
 
 

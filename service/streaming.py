@@ -1,22 +1,24 @@
 """Long answers: pieces in order, few of them at a time, and an end that is never mistaken for the whole."""
 
+import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import chain
 from typing import TypeVar
 
-from anyio import CancelScope
 from anyio.to_thread import run_sync
-from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from service.batcher import Batcher, Done, Work
 
 T = TypeVar("T")
+Pieces = Generator[T, None, None]
+Headers = dict[str, str]
 
 
-def in_order(batcher: Batcher, works: Iterable[Work[T]]) -> Generator[T, None, None]:
+def in_order(batcher: Batcher, works: Iterable[Work[T]]) -> Pieces[T]:
     """The results of bulk work, each when its turn comes. Two for each runner are under way.
 
     Closing the iterator drops what has not been computed.
@@ -40,7 +42,7 @@ def in_order(batcher: Batcher, works: Iterable[Work[T]]) -> Generator[T, None, N
 
 
 async def stream(
-    pieces: Generator[object, None, None], chunks: Iterator[bytes], *, media_type: str, headers: dict[str, str]
+    pieces: Pieces[object], chunks: Iterator[bytes], *, media_type: str, headers: Headers
 ) -> StreamingResponse:
     """An answer of chunks that are made in threads, as fast as the client takes them.
 
@@ -53,30 +55,40 @@ async def stream(
         media_type: of the answer.
         headers: of the answer.
     """
-    try:
-        first = await run_sync(next, chunks, b"")
-    except BaseException:
-        await _close(pieces)
-        raise
-    return StreamingResponse(_closing(pieces, chain([first], chunks)), media_type=media_type, headers=headers)
+    first = await _thread(pieces, lambda: next(chunks, b""))
+    return _Stream(pieces, chain([first], chunks), media_type=media_type, headers=headers)
 
 
-async def in_thread(pieces: Generator[object, None, None], make: Callable[[], T]) -> T:
+async def in_thread(pieces: Pieces[object], make: Callable[[], T]) -> T:
     """What `make` returns when it has taken all pieces, in a thread. If this task is cancelled, so are they."""
+    made = await _thread(pieces, make)
+    pieces.close()
+    return made
+
+
+class _Stream(StreamingResponse):
+    def __init__(self, pieces: Pieces[object], chunks: Iterator[bytes], *, media_type: str, headers: Headers) -> None:
+        super().__init__(chunks, media_type=media_type, headers=headers)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:  # here, for an iterator that is left in the middle ends only when it is collected
+            self._pieces.close()
+
+
+async def _thread(pieces: Pieces[object], call: Callable[[], T]) -> T:
+    """The call's result. Without one the pieces are closed: at once, or when the thread ends that nobody waits for."""
+    running = asyncio.ensure_future(run_sync(call))
+
+    def close(_: object) -> None:
+        if not running.cancelled():
+            running.exception()  # has been seen
+        pieces.close()
+
     try:
-        return await run_sync(make)
-    finally:
-        await _close(pieces)
-
-
-async def _closing(pieces: Generator[object, None, None], chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in iterate_in_threadpool(chunks):
-            yield chunk
-    finally:
-        await _close(pieces)
-
-
-async def _close(pieces: Generator[object, None, None]) -> None:
-    with CancelScope(shield=True):  # a client that has gone is the very reason to close
-        await run_sync(pieces.close)
+        return await asyncio.shield(running)
+    except BaseException:
+        running.add_done_callback(close)
+        raise
