@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.servers import CACHE, ROOT
+from benchmarks.environments import CACHE, ROOT
 from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, Picture, file_sha256
 
 SHIPPED = ROOT / "models" / "fashion"
@@ -15,7 +15,7 @@ LARGE_SIZE = 64
 
 
 def large() -> Path:
-    """A class-conditional `dcgan` for RGB pictures of 64 x 64 that was never trained: its speed is that of a trained one."""
+    """A `dcgan` for RGB pictures of 64 x 64 in 10 classes, never trained: it is as fast as a trained one."""
     if (LARGE / MANIFEST_FILE).exists():
         return LARGE
     import torch  # noqa: PLC0415 - most runs find the bundle made
@@ -58,7 +58,7 @@ def alone(bundle: Path) -> Iterator[Path]:
 
 @contextmanager
 def copies(bundle: Path, count: int) -> Iterator[Path]:
-    """A directory of models that holds this one and copies of it, `count` in all; a copy's manifest has its own name."""
+    """A directory of models that holds this one and copies of it under other names, `count` in all."""
     with alone(bundle) as folder:
         manifest = Manifest.read(bundle)
         for index in range(1, count):

@@ -20,9 +20,9 @@ def markdown(results: dict[str, Any]) -> str:
     """All tables."""
     machine = results["machine"]
     parts = [
-        f"Measured on {results['date']}, {machine['cpus']} CPUs ({machine['cpu']}), the load generator's share included; "
-        f"median of {results['rounds']} rounds of {results['seconds']} s for each cell. "
-        + ", ".join(f"{name} {number}" for name, number in results["versions"].items() if name != "ganery")
+        f"Measured on {results['date']} on {machine['cpus']} CPUs ({machine['cpu']}), which the load generator shares: "
+        f"{results['rounds']} round(s) of {results['seconds']} s, the median of each figure. "
+        + ", ".join(f"{name} {number}" for name, number in results["versions"].items())
         + "."
     ]
     for name, bundle in results["bundles"].items():
@@ -42,9 +42,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(11, 0.8 + 3.6 * len(bundles)), layout="constrained")
     lines: dict[str, Any] = {}
     for row, (name, bundle) in zip(figure.subplots(len(bundles), 2, squeeze=False), bundles.items(), strict=True):
-        best, rate = _limit(bundle)
+        _, rate = _limit(bundle)
         lines.setdefault("limit, in process", row[0].axhline(rate, color="grey", linestyle="--"))
-        drawn = [server for key, server in _measured(bundle).items() if "," not in key]  # extras are in the tables
+        drawn = [server for key, server in _measured(bundle).items() if "+" not in key]  # extras are in the tables
         for server, (colour, marker) in zip(drawn, MARKS, strict=False):
             connections = [int(count) for count in server["by_connections"]]
             for panel, what in zip(row, ("pictures_per_second", "p99_ms"), strict=True):
@@ -78,10 +78,10 @@ def _bundle(name: str, bundle: dict[str, Any]) -> list[str]:
         cells = server["by_connections"]
         rates = {count: cell["pictures_per_second"] for count, cell in cells.items()}
         to_triton = [
-            f"{value / triton['by_connections'][count]['pictures_per_second']:.2f}" if triton else "-"
+            _ratio(value, triton["by_connections"][count]["pictures_per_second"] if triton else 0)
             for count, value in rates.items()
         ]
-        ratios.append([server["title"], *(f"{value / rate:.2f}" for value in rates.values()), *to_triton])
+        ratios.append([server["title"], *(_ratio(value, rate) for value in rates.values()), *to_triton])
         absolute.append(
             [
                 server["title"],
@@ -100,7 +100,7 @@ def _bundle(name: str, bundle: dict[str, Any]) -> list[str]:
         heading,
         f"The limit is {rate:,.0f} pictures/s ({case}). Pictures/s as a ratio, by connections:",
         _table(["server", *(f"to limit, {n}" for n in counts), *(f"to Triton, {n}" for n in counts)], ratios),
-        "Pictures/s / p50 ms / p99 ms by connections; errors of all rounds; PSS in MB, idle / loaded; seconds to the first picture:",
+        "Pictures/s / p50 in ms / p99 in ms by connections; errors; PSS in MB, idle / loaded; seconds to start:",
         _table(["server", *counts, "errors", "PSS", "ready"], absolute),
         "One connection, p50 over HTTP to one picture and its file in process:",
         _table(["server", *_threads(bundle)], _one_connection(bundle)),
@@ -119,7 +119,7 @@ def _threads(bundle: dict[str, Any]) -> list[str]:
 def _one_connection(bundle: dict[str, Any]) -> list[list[str]]:
     bare = bundle["milliseconds_of_one_by_threads"].values()
     return [
-        [server["title"], *(f"{next(iter(server['by_connections'].values()))['p50_ms'] / ms:.2f}" for ms in bare)]
+        [server["title"], *(_ratio(next(iter(server["by_connections"].values()))["p50_ms"], ms) for ms in bare)]
         for server in _measured(bundle).values()
     ]
 
@@ -131,12 +131,12 @@ def _sample(sample: dict[str, Any]) -> list[str]:
     rows = [
         [
             format_,
-            f"{rate / sample['limit'][format_]:.2f}",
-            f"{rate:,.0f}",
-            f"{sample['limit'][format_]:,.0f}",
-            f"{sample['growth_megabytes'][format_]:.0f}",
+            _ratio(measured["pictures_per_second"], measured["limit"]),
+            f"{measured['pictures_per_second']:,.0f}",
+            f"{measured['limit']:,.0f}",
+            f"{measured['growth_megabytes']:.0f}",
         ]
-        for format_, rate in sample["pictures_per_second"].items()
+        for format_, measured in sample["formats"].items()
     ]
     growth = f"memory of {sample['many']:,}, MB over idle"
     header = ["format", "to limit", f"pictures/s of {sample['count']:,}", "limit, without the container", growth]
@@ -162,6 +162,10 @@ def _limit(bundle: dict[str, Any]) -> tuple[str, float]:
 
 def _measured(bundle: dict[str, Any]) -> dict[str, Any]:
     return {name: server for name, server in bundle["servers"].items() if "unavailable" not in server}
+
+
+def _ratio(value: float, to: float) -> str:
+    return f"{value / to:.2f}" if to else "-"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

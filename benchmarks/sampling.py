@@ -11,7 +11,8 @@ from threading import Event
 import httpx2
 import numpy as np
 
-from benchmarks.servers import Running, Unavailable
+from benchmarks.environments import Unavailable
+from benchmarks.servers import Running
 
 TIMEOUT_SECONDS = 300  # between two pieces of an answer
 LOOK_SECONDS = 0.25

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -17,23 +16,16 @@ from pathlib import Path
 import httpx2
 import psutil
 
+from benchmarks.environments import CACHE, ROOT, Unavailable, last_line, python_of
 from benchmarks.pictures import BUNDLE_VARIABLE, PORT_VARIABLE
-from benchmarks.rivals import RIVALS, Rival, Wire
+from benchmarks.rivals import RIVALS, Wire
 from service.settings import Settings
-
-ROOT = Path(__file__).parents[1]
-CACHE = ROOT / ".bench"
-"""Environments, bundles and logs; nothing in it needs to be kept."""
 
 OURS = ["bentoml", "serve", "service.api:Ganery", "--host", "{host}", "--port", "{port}"]
 """The command line of this project's server; its program lies beside the Python that runs the benchmark."""
 
 READY_SECONDS = 120
 STOP_SECONDS = 10
-
-
-class Unavailable(Exception):
-    """A server that cannot be measured; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ class Server:
             if variable.removeprefix("SERVICE_").lower() not in Settings.model_fields:
                 raise Unavailable(f"this version has no setting {variable}")
         if self.name in RIVALS:
-            return [str(rival_python(RIVALS[self.name])), "-m", f"benchmarks.rivals.{self.name}"]
+            return [str(python_of(RIVALS[self.name])), "-m", f"benchmarks.rivals.{self.name}"]
         program, *arguments = OURS
         return [
             str(Path(sys.executable).with_name(program)),
@@ -70,7 +62,7 @@ class Server:
 
 OUR_SERVER = Server("ours", "Ganery", ready_path="/readyz")
 EXTRAS: list[tuple[str, dict[str, str]]] = [
-    ("JSON log", {"SERVICE_LOG_FORMAT": "json"}),
+    ("json-log", {"SERVICE_LOG_FORMAT": "json"}),
     ("tracing", {"SERVICE_TRACING": "true"}),
 ]
 """What an operator may switch on, whose price is a row of its own."""
@@ -79,7 +71,7 @@ SERVERS: dict[str, Server] = {
     "ours": OUR_SERVER,
     **{name: Server(name, rival.title, rival.path, rival.wire, rival.metadata) for name, rival in RIVALS.items()},
     **{
-        f"ours, {label}": replace(OUR_SERVER, name=f"ours, {label}", title=f"Ganery, {label}", settings=settings)
+        f"ours+{label}": replace(OUR_SERVER, name=f"ours+{label}", title=f"Ganery, {label}", settings=settings)
         for label, settings in EXTRAS
     },
 }
@@ -109,35 +101,6 @@ class Running:
                 continue
             pss, rss = pss + memory.pss, rss + memory.rss
         return {"pss": pss / 2**20, "rss": rss / 2**20}
-
-
-def rival_python(rival: Rival) -> Path:
-    """The interpreter of a rival's environment, which is made if it is missing or older than what it is made from.
-
-    Raises:
-        Unavailable: if pip fails; the message is its last line.
-    """
-    folder = CACHE / "environments" / rival.package
-    python, stamp = folder / "bin" / "python", folder / "made-from"
-    project = [] if rival.own_pins else ["--constraint", "constraints.txt", "--editable", ".[cpu]"]
-    sources = [requirements_of(rival), *([] if rival.own_pins else [ROOT / "constraints.txt", ROOT / "pyproject.toml"])]
-    made_from = "".join(source.read_text() for source in sources)
-    if stamp.exists() and stamp.read_text() == made_from:
-        return python
-    venv.create(folder, clear=True, with_pip=True)
-    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *project]
-    pip = subprocess.run(
-        [*command, "--requirement", requirements_of(rival)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if pip.returncode:
-        raise Unavailable(f"not installed: {_last_line(pip.stderr)}")
-    stamp.write_text(made_from)
-    return python
-
-
-def requirements_of(rival: Rival) -> Path:
-    """The file that pins what it is made with."""
-    return ROOT / "benchmarks" / "rivals" / f"{rival.package}.txt"
 
 
 @contextmanager
@@ -198,14 +161,14 @@ def _wait_for_picture(server: Server, port: int, process: subprocess.Popen[bytes
     with httpx2.Client(timeout=READY_SECONDS) as client:
         while time.monotonic() - began < READY_SECONDS:
             if process.poll() is not None:
-                raise Unavailable(f"ended with {process.returncode}: {_last_line(log.read_text(errors='replace'))}")
+                raise Unavailable(f"ended with {process.returncode}: {last_line(log.read_text(errors='replace'))}")
             try:
                 if _is_ready(client, server, port):
                     return time.monotonic() - began
             except httpx2.TransportError:
                 pass
             time.sleep(0.02)
-    raise Unavailable(f"no picture after {READY_SECONDS} s: {_last_line(log.read_text(errors='replace'))}")
+    raise Unavailable(f"no picture after {READY_SECONDS} s: {last_line(log.read_text(errors='replace'))}")
 
 
 def _is_ready(client: httpx2.Client, server: Server, port: int) -> bool:
@@ -245,8 +208,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _last_line(text: str) -> str:
-    text = text.replace(str(ROOT), ".")  # results are published; where this machine keeps its files is not
-    return next((line.strip()[:200] for line in reversed(text.splitlines()) if line.strip()), "it said nothing")

@@ -18,6 +18,7 @@ from benchmarks.pictures import MAX_BATCH, PORT_VARIABLE, Pictures
 from service.cpus import available_cpus
 
 QUIET = {"logging": {"access": {"enabled": False}}, "tracing": {"excluded_urls": ".*"}, "metrics": {"enabled": False}}
+# Of the service that is called, though it is the caller's.
 UNENDING = {"max_requests": 10**9, "max_age": 1e9}
 
 
@@ -28,7 +29,7 @@ class Ask(BaseModel):
     class_: int = Field(alias="class")
 
 
-@bentoml.service(workers=available_cpus(), **QUIET)
+@bentoml.service(workers=available_cpus(), runner_connection=UNENDING, **QUIET)
 class Generator:
     def __init__(self) -> None:
         self.pictures = Pictures.from_environment()
@@ -38,7 +39,7 @@ class Generator:
         return self.pictures.png([ask.seed for ask in asks], [ask.class_ for ask in asks])
 
 
-@bentoml.service(workers=available_cpus(), runner_connection=UNENDING, **QUIET)
+@bentoml.service(workers=available_cpus(), **QUIET)
 class Gateway:
     generator = bentoml.depends(Generator)
 

@@ -1,7 +1,4 @@
-"""FastAPI without a queue: one run for each request, one process for each CPU.
-
-Tried and slower: one process whose thread pool runs sessions side by side.
-"""
+"""FastAPI without a queue: one run for each request, one process for each CPU."""
 
 import os
 
