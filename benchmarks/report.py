@@ -1,5 +1,6 @@
 """Results to what people read: Markdown tables, ratios first, and one figure."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         for server, (colour, marker) in zip(drawn, MARKS, strict=False):
             connections = [int(count) for count in server["by_connections"]]
             for panel, what in zip(row, ("pictures_per_second", "p99_ms"), strict=True):
-                values = [cell[what] for cell in server["by_connections"].values()]
+                values = [cell[what] or math.nan for cell in server["by_connections"].values()]
                 (line,) = panel.plot(connections, values, color=colour, marker=marker)
             lines.setdefault(server["title"], line)
         height, width, channels = bundle["picture"]
@@ -85,10 +86,7 @@ def _bundle(name: str, bundle: dict[str, Any]) -> list[str]:
         absolute.append(
             [
                 server["title"],
-                *(
-                    f"{cell['pictures_per_second']:,.0f} / {cell['p50_ms']:.1f} / {cell['p99_ms']:.1f}"
-                    for cell in cells.values()
-                ),
+                *(_cell(cell) for cell in cells.values()),
                 f"{sum(cell['errors'] for cell in cells.values()):,}",
                 f"{server['idle_megabytes']['pss']:.0f} / {server['loaded_megabytes']['pss']:.0f}",
                 f"{server['ready_seconds']:.1f}",
@@ -107,6 +105,12 @@ def _bundle(name: str, bundle: dict[str, Any]) -> list[str]:
         "What was tried for the limit:",
         _table(["arrangement", "pictures/s"], [[case, f"{rate:,.0f}"] for case, rate in bundle["limit"].items()]),
     ]
+
+
+def _cell(cell: dict[str, float]) -> str:
+    if not cell["pictures_per_second"]:
+        return "none in time"
+    return f"{cell['pictures_per_second']:,.0f} / {cell['p50_ms']:.1f} / {cell['p99_ms']:.1f}"
 
 
 def _threads(bundle: dict[str, Any]) -> list[str]:

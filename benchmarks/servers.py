@@ -91,15 +91,22 @@ class Running:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}{self.server.path}"
 
+    def cpu_seconds(self) -> float:
+        """Spent so far by all its processes."""
+        total = 0.0
+        for process in _family(self.process.pid):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
     def megabytes(self) -> dict[str, float]:
         """Of all its processes: `pss` counts shared pages once, `rss` once for each process. Linux only."""
         pss = rss = 0
         for process in _family(self.process.pid):
-            try:
+            with suppress(psutil.NoSuchProcess):
                 memory = process.memory_full_info()
-            except psutil.NoSuchProcess:
-                continue
-            pss, rss = pss + memory.pss, rss + memory.rss
+                pss, rss = pss + memory.pss, rss + memory.rss
         return {"pss": pss / 2**20, "rss": rss / 2**20}
 
 

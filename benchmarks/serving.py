@@ -81,6 +81,8 @@ def main() -> None:
         results_file, figure = PUBLISHED if whole else TRIED
         results_file.parent.mkdir(parents=True, exist_ok=True)
         results_file.write_text(json.dumps(measure(arguments), indent=2) + "\n")
+    elif not results_file.exists():
+        raise SystemExit(f"{os.path.relpath(results_file)} is missing; a whole run writes it: make bench")
     results = json.loads(results_file.read_text())
     print(report.markdown(results))
     figure.parent.mkdir(parents=True, exist_ok=True)
