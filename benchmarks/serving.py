@@ -25,6 +25,7 @@ from benchmarks.rivals import RIVALS
 from benchmarks.servers import SERVERS, Server
 from service.cpus import available_cpus
 
+ROUNDS, SECONDS = 3, 5
 MANY_SAMPLES = 100_000
 MANY_SAMPLES_QUICKLY = 5_000
 
@@ -58,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="1 second, 1 round: does everything work?")
     parser.add_argument("--only", help=f"names with commas between them, of: {', '.join(SERVERS)}")
     parser.add_argument("--bundle", choices=BUNDLES, help="one of them; both if left out")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--seconds", type=int, default=5, help="of each measurement, whole (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="of each measurement (default: %(default)s)")
     parser.add_argument("--report", action="store_true", help="measure nothing; print and draw the published results")
     return parser
 
@@ -77,7 +78,8 @@ def main() -> None:
     if not arguments.report:
         load.require_wrk()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped on the way out
-        whole = not (arguments.quick or arguments.only or arguments.bundle)
+        shortened = arguments.quick or arguments.rounds < ROUNDS or arguments.seconds < SECONDS
+        whole = not (shortened or arguments.only or arguments.bundle)
         results_file, figure = PUBLISHED if whole else TRIED
         results_file.parent.mkdir(parents=True, exist_ok=True)
         results_file.write_text(json.dumps(measure(arguments), indent=2) + "\n")
