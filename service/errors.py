@@ -14,6 +14,7 @@ GaneryError
 ├── InvalidValue            422
 │   └── InvalidLatent
 ├── Overloaded              429
+├── HeadTooLarge            431
 ├── ModelFailure            500
 │   ├── InvalidBundle
 │   └── NonFiniteOutput
@@ -166,6 +167,12 @@ class Overloaded(GaneryError):
         """
         super().__init__(f"{detail}; ask again in {retry_after} s")
         self.headers = {"Retry-After": str(retry_after)}
+
+
+class HeadTooLarge(GaneryError):
+    """The request's line and headers are longer than any that are needed here."""
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
 
 class ModelFailure(GaneryError):

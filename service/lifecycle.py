@@ -1,10 +1,12 @@
 """Loading, serving, draining: what the process is doing, and whether it should be sent requests."""
 
+import asyncio
 import gc
 import logging
 from contextlib import ExitStack
 
 import anyio.to_thread
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.batcher import Limits
 from service.bundle import CheckGraph, trust
@@ -24,6 +26,7 @@ class Lifecycle:
         self.settings = settings
         self.metrics = metrics
         self.draining = False
+        self.loaded = asyncio.Event()
         self._catalog: Catalog | None = None
 
     async def load(self) -> None:
@@ -50,6 +53,7 @@ class Lifecycle:
         gc.collect()
         gc.freeze()
         self.metrics.describe(self._catalog)
+        self.loaded.set()
         logger.info("%d bundles served, %d refused", len(self._catalog.bundles), len(self._catalog.refused))
 
     @property
@@ -90,3 +94,25 @@ class Lifecycle:
             raise NotReady("draining: this replica is about to stop")
         if not self.catalog.bundles:
             raise NotReady(self.catalog.why_empty())
+
+
+class StartLoaded:
+    """An ASGI application whose start-up ends when the bundles are loaded, and fails if none can be served.
+
+    A server listens after start-up: one that takes over from another refuses nobody, and leaves the other in its place
+    if it has nothing to serve.
+    """
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+        self.app = app
+        self.lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_when_loaded(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await self.lifecycle.loaded.wait()
+                if not self.lifecycle.catalog.bundles:
+                    message = {"type": "lifespan.startup.failed", "message": self.lifecycle.catalog.why_empty()}
+            await send(message)
+
+        await self.app(scope, receive, send_when_loaded if scope["type"] == "lifespan" else send)
