@@ -180,9 +180,10 @@ class TelemetryMiddleware:
 
         start = perf_counter()
         try:
-            with self.metrics.in_progress.track_inprogress():
-                await self.app(scope, receive, send_with_id)
+            self.metrics.in_progress.inc()
+            await self.app(scope, receive, send_with_id)
         finally:
+            self.metrics.in_progress.dec()
             seconds = perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
             model = scope["state"].get("model", "")
