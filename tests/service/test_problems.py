@@ -62,7 +62,7 @@ def test_an_answer_that_breaks_off_does_not_look_whole():
 
         return StreamingResponse(chunks())
 
-    app = Starlette(
+    app = Application(
         routes=[Route("/", breaking)],
         middleware=[Middleware(TelemetryMiddleware, metrics=Metrics()), Middleware(ProblemMiddleware)],
     )
