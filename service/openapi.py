@@ -37,6 +37,7 @@ from service.schemas import (
     ModelCard,
     ModelList,
     Problem,
+    SampleList,
     SampleRequest,
     Status,
     Verdict,
@@ -67,11 +68,10 @@ MAKING: tuple[type[GaneryError], ...] = (
     WrongTask,
     TooLarge,
     UnsupportedMediaType,
-    InvalidValue,
     Overloaded,
     NotReady,
 )
-ALWAYS: tuple[type[GaneryError], ...] = (ModelFailure, DeadlineExceeded)
+ALWAYS: tuple[type[GaneryError], ...] = (InvalidValue, ModelFailure, DeadlineExceeded)
 NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "description": "from GET /models"}
 DEADLINE = {
     "name": "X-Deadline-Ms",
@@ -91,8 +91,23 @@ ONE_SAMPLE = {
 REQUEST_ID = {
     "name": "X-Request-Id",
     "in": "header",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
-    "description": "kept if it fits the pattern, else drawn; the answer tells it",
+    "schema": {"type": "string"},
+    "description": "kept if it is 1 to 64 letters, digits, dots, dashes and underscores; else one is drawn",
+}
+IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "the ETag of an earlier answer; a 304 if it holds",
+}
+CACHED = {
+    "ETag": "of the sample in this format",
+    "Cache-Control": "it never changes",
+    "Vary": "the format depends on Accept",
+}
+EVERY_ANSWER = {
+    "X-Request-Id": "the request's own, or one that was drawn for it",
+    "Server-Timing": "milliseconds, `total` and those of its phases",
 }
 KEY = {"type": "http", "scheme": "bearer", "description": "needed if the service has been given keys"}
 
@@ -126,7 +141,6 @@ def _paths() -> JsonObject:
                 _files(FORMATS.values()),
                 MAKING,
                 headers=ONE_SAMPLE,
-                parameters=[DEADLINE],
                 requestBody=_body(GenerateRequest),
             )
         },
@@ -134,7 +148,7 @@ def _paths() -> JsonObject:
             "post": _operation(
                 "Many pictures in one stream; the connection breaks if it cannot be finished",
                 "sample",
-                _files(ARCHIVES.values()),
+                {**_files(ARCHIVES.values()), **_json(SampleList)},
                 MAKING,
                 headers={
                     "X-Seed": "the seed of the first sample, drawn or given",
@@ -142,7 +156,6 @@ def _paths() -> JsonObject:
                     "Content-Disposition": "a name for the file",
                     **MADE_BY,
                 },
-                parameters=[DEADLINE],
                 requestBody=_body(SampleRequest),
             )
         },
@@ -152,9 +165,10 @@ def _paths() -> JsonObject:
                     "The sample of an id, again",
                     "sample_again",
                     _files(FORMATS.values()),
-                    (UnknownModel, NotAcceptable, InvalidValue, Overloaded, NotReady),
-                    headers={**ONE_SAMPLE, "ETag": "of the sample in this format", "Cache-Control": "it never changes"},
-                    parameters=[{**NAME, "name": "id", "description": "from X-Sample-Id"}, DEADLINE],
+                    (UnknownModel, NotAcceptable, Overloaded, NotReady),
+                    headers={**ONE_SAMPLE, **CACHED},
+                    parameters=[{**NAME, "name": "id", "description": "from X-Sample-Id"}, IF_NONE_MATCH],
+                    unchanged=CACHED,
                 )
             }
         },
@@ -165,7 +179,6 @@ def _paths() -> JsonObject:
                 _files(ANIMATIONS.values()),
                 MAKING,
                 headers={"X-Frames": "how many frames", **MADE_BY},
-                parameters=[DEADLINE],
                 requestBody=_body(InterpolateRequest),
             )
         },
@@ -175,7 +188,6 @@ def _paths() -> JsonObject:
                 "verify",
                 _json(Verdict),
                 (MalformedRequest, TooLarge, UnsupportedMediaType, Overloaded, NotReady),
-                parameters=[DEADLINE],
                 requestBody={"required": True, "content": _files(FORMATS.values())},
             )
         },
@@ -223,17 +235,25 @@ def _operation(
     *,
     headers: dict[str, str] | None = None,
     parameters: Sequence[JsonObject] = (),
+    unchanged: dict[str, str] | None = None,
     **more: Any,
 ) -> JsonObject:
-    headers = {**(headers or {}), "Server-Timing": "milliseconds, `total` and those of its phases"}
-    described = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
-    good = {"description": "OK", "headers": described, "content": content}
+    responses = {"200": {"description": "OK", "headers": _headers(headers or {}), "content": content}}
+    if unchanged is not None:
+        responses["304"] = {"description": "as before", "headers": _headers(unchanged), "content": {}}
     return {
         "summary": summary,
         "operationId": operation_id,
-        "parameters": [*parameters, REQUEST_ID],
+        "parameters": [*parameters, DEADLINE, REQUEST_ID],
         **more,
-        "responses": {"200": good, **{str(int(p.status)): _problem(p) for p in (*problems, *ALWAYS)}},
+        "responses": {**responses, **{str(int(p.status)): _problem(p) for p in (*problems, *ALWAYS)}},
+    }
+
+
+def _headers(named: dict[str, str]) -> JsonObject:
+    return {
+        name: {"description": text, "required": True, "schema": {"type": "string"}}
+        for name, text in {**named, **EVERY_ANSWER}.items()
     }
 
 
@@ -242,7 +262,7 @@ def _problem(kind: type[GaneryError]) -> JsonObject:
     assert kind.__doc__ is not None
     return {
         "description": kind.__doc__,
-        "headers": {name: {"schema": {"type": "string"}} for name in kind.headers},
+        "headers": _headers(dict.fromkeys(kind.headers, "see RFC 9110")),
         "content": {MEDIA_TYPE: {"schema": _ref(Problem), "example": example}},
     }
 
@@ -268,7 +288,7 @@ def _schemas() -> JsonObject:
         (ask, "validation") for ask in (GenerateRequest, SampleRequest, InterpolateRequest)
     ]
     answered: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-        (answer, "serialization") for answer in (ModelList, ModelCard, Verdict, Status, Problem)
+        (answer, "serialization") for answer in (ModelList, ModelCard, SampleList, Verdict, Status, Problem)
     ]
     _, document = models_json_schema([*asked, *answered], ref_template="#/components/schemas/{model}")
     schemas: JsonObject = document["$defs"]

@@ -85,22 +85,24 @@ def _invalid_value(errors: list[ErrorDetails], payload: object, schema: type[Bas
             pointer=json_pointer(first["loc"]),
             choices=known,
         )
-    pointer = json_pointer(_existing(first["loc"], payload))
-    complaints = [e["msg"] for e in errors if json_pointer(_existing(e["loc"], payload)) == pointer]
-    return InvalidValue(f"{pointer}: {', or: '.join(complaints)}; got {_shown(first['input'])}", pointer=pointer)
+    places = [_place(error["loc"], payload) for error in errors]
+    # The branch that got furthest into the member is the one that was meant.
+    path, value = max((place for place in places if place[0][:1] == places[0][0][:1]), key=lambda place: len(place[0]))
+    complaints = [error["msg"] for error, (own, _) in zip(errors, places, strict=True) if own == path]
+    pointer = json_pointer(path)
+    return InvalidValue(f"{pointer}: {', or: '.join(complaints)}; got {_shown(value)}", pointer=pointer)
 
 
-def _existing(loc: Iterable[Any], payload: Any) -> list[Any]:
-    """The part of pydantic's location that is in the payload; behind it come the names of a union's branches."""
+def _place(loc: Iterable[Any], payload: Any) -> tuple[list[Any], Any]:
+    """The part of pydantic's location that is in the payload, and what is there; the names of branches are not."""
     path = []
     for key in loc:
         in_object = isinstance(payload, dict) and key in payload
         in_array = isinstance(payload, list) and isinstance(key, int)
-        if not in_object and not in_array:
-            break
-        payload = payload[key]
-        path.append(key)
-    return path
+        if in_object or in_array:
+            payload = payload[key]
+            path.append(key)
+    return path, payload
 
 
 def _shown(value: Any, most: int = 80) -> str:

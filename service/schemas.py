@@ -240,6 +240,27 @@ class ModelList(Answer):
     refused: list[Refusal]
 
 
+class SampleFile(Answer):
+    """A sample and its picture's file."""
+
+    id: str
+    model: str
+    version: str
+    digest: str
+    seed: int
+    class_: str | None = Field(alias="class")
+    label: int | None
+    truncation: float
+    media_type: str = Field(description="of the file")
+    image: str = Field(description="the file in base64")
+
+
+class SampleList(Answer):
+    """What /sample answers with `format` `json`."""
+
+    samples: list[SampleFile]
+
+
 class Verdict(Answer):
     """From what a picture was made, and how exactly it is that."""
 

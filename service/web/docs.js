@@ -42,7 +42,7 @@ function curl(path, schema) {
 }
 
 function route(path, method, operation, schemas) {
-  const asked = operation.requestBody?.content["application/json"].schema;
+  const asked = operation.requestBody?.content["application/json"]?.schema;
   const parts = [];
   if (asked) {
     parts.push(element("h3", `Request: ${typeOf(asked)}`), curl(path, schemas[typeOf(asked)]));

@@ -135,6 +135,12 @@ DIGITS: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="session", name="write_bundle")
+def give_write_bundle() -> MakeBundle:
+    """`write_bundle`, for fixtures that last longer than a test."""
+    return write_bundle
+
+
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> MakeBundle:
     """`write_bundle` below this test's `models` directory."""
@@ -233,10 +239,16 @@ def serve(tmp_path: Path) -> Serve:
     return partial(serving, tmp_path / "models")
 
 
+@pytest.fixture(scope="session")
+def serve_models(models: Path) -> Serve:
+    """The same for the bundles in `models`, for fixtures that last longer than a test."""
+    return partial(serving, models)
+
+
 @pytest.fixture(scope="module")
-def shared(models: Path) -> Iterator[TestClient]:
+def shared(serve_models: Serve) -> Iterator[TestClient]:
     """A running application for the tests of one file, which only ask."""
-    with serving(models) as client:
+    with serve_models() as client:
         yield client
 
 

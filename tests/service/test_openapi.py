@@ -4,10 +4,13 @@ import jsonschema
 import pytest
 from starlette.routing import Route
 
+from service.animations import ANIMATIONS
+from service.archives import ARCHIVES
 from service.errors import GaneryError
+from service.formats import FORMATS
 from service.openapi import EXAMPLES, document
 from service.routes import ROUTES
-from service.schemas import GenerateRequest
+from service.schemas import GenerateRequest, InterpolateRequest, SampleRequest
 
 DOCUMENT = json.loads(document())
 SCHEMES = DOCUMENT["components"]["securitySchemes"]
@@ -47,13 +50,13 @@ def test_schemas_are_json_schema(name):
 def test_every_error_with_a_status_of_its_own_is_documented():
     documented = {int(status) for _, _, operation in OPERATIONS for status in operation["responses"]}
     kinds = [kind for kind in EXAMPLES if issubclass(kind, GaneryError)]
-    assert {int(kind.status) for kind in kinds} | {200} == documented
+    assert {int(kind.status) for kind in kinds} | {200, 304} == documented
 
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
 def test_every_problem_has_an_example_that_fits(path, method, operation):
     for status, answer in operation["responses"].items():
-        if status != "200":
+        if int(status) >= 400:
             problem = answer["content"]["application/problem+json"]
             jsonschema.validate(problem["example"], with_components(problem["schema"]))
             assert problem["example"]["status"] == int(status)
@@ -67,9 +70,21 @@ def test_keys_and_slow_bodies_are_documented(path, method, operation):
     assert operation.get("security", [{"key": []}, {}]) == [{name: [] for name in SCHEMES}, {}]
 
 
-def test_request_examples_are_valid():
-    for example in DOCUMENT["components"]["schemas"]["GenerateRequest"]["examples"]:
-        GenerateRequest.model_validate(example)
+@pytest.mark.parametrize("request_", [GenerateRequest, SampleRequest, InterpolateRequest])
+def test_request_examples_are_valid(request_):
+    for example in DOCUMENT["components"]["schemas"][request_.__name__]["examples"]:
+        request_.model_validate(example)
+
+
+def test_a_sample_may_be_unchanged():
+    responses = DOCUMENT["paths"]["/samples/{id}"]["get"]["responses"]
+    assert set(responses["304"]["headers"]) <= set(responses["200"]["headers"])
+
+
+@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
+def test_every_route_takes_a_deadline_and_an_id(path, method, operation):
+    assert {"X-Deadline-Ms", "X-Request-Id"} <= {parameter["name"] for parameter in operation["parameters"]}
+    assert {"422", "500", "504"} <= set(operation["responses"])
 
 
 def test_operation_ids_are_unique():
@@ -93,3 +108,26 @@ def test_problems_are_as_documented(serve, plain):
         problems = [client.get("/nothing"), client.post("/generate", json={"seed": -1}), client.get("/generate")]
     for problem in problems:
         jsonschema.validate(problem.json(), with_components({"$ref": "#/components/schemas/Problem"}))
+
+
+ONE = {"model": "plain", "seed": 1}
+ASKS = [
+    *[("/generate", {**ONE, "format": name}, 200) for name in FORMATS],
+    *[("/sample", {**ONE, "count": 2, "format": name}, 200) for name in ARCHIVES],
+    *[("/interpolate", {"model": "plain", "from": 1, "to": 2, "format": name}, 200) for name in ANIMATIONS],
+    ("/generate", {"model": "nothing"}, 404),
+    ("/sample", {"model": "plain", "count": 10**9}, 413),
+    ("/interpolate", {"model": "plain", "from": 1}, 422),
+]
+
+
+@pytest.mark.parametrize(("path", "ask", "status"), ASKS)
+def test_files_and_their_headers_are_as_documented(shared, path, ask, status):
+    answer = shared.post(path, json=ask)
+    assert answer.status_code == status
+    documented = DOCUMENT["paths"][path]["post"]["responses"][str(status)]
+    media_type = answer.headers["content-type"]
+    assert media_type in documented["content"]
+    assert {name.lower() for name, header in documented["headers"].items() if header["required"]} <= set(answer.headers)
+    if media_type.endswith("json"):
+        jsonschema.validate(answer.json(), with_components(documented["content"][media_type]["schema"]))

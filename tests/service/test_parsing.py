@@ -6,7 +6,7 @@ from starlette.requests import Request
 
 from service.errors import InvalidValue, MalformedRequest, RequestTimeout, TooLarge, UnsupportedMediaType
 from service.parsing import parse, read_body
-from service.schemas import GenerateRequest
+from service.schemas import GenerateRequest, InterpolateRequest, SampleRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -143,3 +143,23 @@ async def test_a_body_that_comes_too_slowly_is_given_up(slow):
 async def test_a_body_that_comes_in_time_is_read():
     assert await read_in_time(body(*[b"x"] * 5, pause=0.01)) == b"xxxxx"
     assert RequestTimeout("late").headers == {"Connection": "close"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "body", "pointer", "message"),
+    [
+        (SampleRequest, b'{"seeds": [1, -1]}', "/seeds/1", "greater than or equal to 0.*; got -1"),
+        (SampleRequest, b'{"seeds": [1, "2-1"]}', "/seeds/1", "the smaller number first"),
+        (SampleRequest, b'{"seeds": {}}', "/seeds", "valid string, or: Input should be a valid list; got {}"),
+        (SampleRequest, b'{"classes": {"a/b": 1, "c": 1.5}}', "/classes/c", "valid integer.*; got 1.5"),
+        (SampleRequest, b'{"classes": [1, null]}', "/classes/1", "got null"),
+        (SampleRequest, b'{"count": 0, "seed": -1}', "/seed", "got -1"),
+        (InterpolateRequest, b'{"points": [1, {"seed": -1}]}', "/points/1/seed", "got -1"),
+        (InterpolateRequest, b'{"from": {"class": 1}}', "/from", 'Field required; got {"class": 1}'),
+        (InterpolateRequest, b'{"to": {"seed": 1, "x": 2}}', "/to/x", "not permitted; got 2"),
+    ],
+)
+async def test_points_into_what_may_be_several_things(schema, body, pointer, message):
+    with pytest.raises(InvalidValue, match=message) as error:
+        await parse(request(body), schema, max_bytes=1000, seconds=1)
+    assert error.value.pointer == pointer
