@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from time import monotonic
 from typing import Any
 
@@ -87,6 +88,10 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
 
 def worker(*, when_loaded: bool = False) -> Any:
     """The ASGI application; in the worker only."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:  # a full disk, or one to read only: BentoML wants a directory, and never writes into it
+        tempfile.tempdir = "/dev/shm"
     try:
         from service.api import hosted, settings  # noqa: PLC0415
         from service.connection import Connection  # noqa: PLC0415
