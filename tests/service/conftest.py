@@ -130,6 +130,12 @@ def digits(make_bundle: MakeBundle) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_bundle_in() -> MakeBundle:
+    """`write_bundle`, for servers that several tests share."""
+    return write_bundle
+
+
+@pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with both, for tests that only read."""
     directory = tmp_path_factory.mktemp("read-only") / "models"
