@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from time import monotonic
 from typing import Any
 
@@ -88,6 +89,10 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
 def worker(*, when_loaded: bool = False) -> Any:
     """The ASGI application; in the worker only."""
     try:
+        tempfile.gettempdir()
+    except FileNotFoundError:  # a full disk, or one to read only: BentoML wants a directory, and never writes into it
+        tempfile.tempdir = "/dev/shm"
+    try:
         from service.settings import Settings  # noqa: PLC0415
         from service.trial import start_early  # noqa: PLC0415
 
@@ -96,9 +101,12 @@ def worker(*, when_loaded: bool = False) -> Any:
             start_early()  # before BentoML, whose import takes longest
         from service.api import hosted  # noqa: PLC0415
         from service.connection import Connection  # noqa: PLC0415
+        from service.logs import write_text  # noqa: PLC0415
     except SystemExit as error:  # a setting is wrong, and would be wrong again
         print(error, file=sys.stderr)
         sys.exit(STARTUP_FAILURE)
+    if settings.log_format == "text":
+        write_text()
     Connection.unread_seconds = settings.send_seconds
     return hosted(when_loaded=when_loaded)
 

@@ -175,6 +175,12 @@ def refusal(tmp_path: Path, plain: Path) -> Refusal:
 
 
 @pytest.fixture(scope="session")
+def make_bundle_in() -> MakeBundle:
+    """`write_bundle`, for servers that several tests share."""
+    return write_bundle
+
+
+@pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with both, for tests that only read."""
     directory = tmp_path_factory.mktemp("read-only") / "models"
