@@ -61,11 +61,15 @@ format: $(DEV)/.installed  ## let ruff rewrite what it can
 	$(DEV)/bin/ruff check --fix .
 	$(DEV)/bin/ruff format .
 
-bench: $(DEV)/.installed  ## measure start-up and answers against a bare in-process call
-	$(DEV)/bin/python benchmarks/serving.py
+$(DEV)/.installed-bench: $(DEV)/.installed
+	$(DEV)/bin/python $(PIP_INSTALL) --editable '.[bench]'
+	touch $@
+
+bench: $(DEV)/.installed-bench  ## measure the server beside others, and beside no server at all (BENCH=--quick for a try)
+	$(DEV)/bin/python -m benchmarks.serving $(BENCH)
 
 bento: $(DEV)/.installed  ## package the service as a Bento
 	PATH="$(CURDIR)/$(DEV)/bin:$$PATH" bentoml build
 
 clean:  ## remove what the targets above made; runs/ and cached data stay
-	rm -rf .venv .venv-serve .venv-no-torch .bentoml build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-serve .venv-no-torch .bench .bentoml build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

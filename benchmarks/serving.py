@@ -1,127 +1,119 @@
-"""What HTTP costs on top of a bare call, in one run: python benchmarks/serving.py [--requests N]
+"""How fast, how late and how large: python -m benchmarks.serving
 
-Starts the real server on a free loopback port and measures, with one connection and the machine otherwise quiet,
-start-up, memory and the time of POST /generate; the reference is the same bundle's picture made and encoded in this
-process. Read the ratios: the absolute figures are the machine's.
+Starts this project's server and others that serve the same bundle, each in turn on loopback, and measures them with wrk
+beside the limit: the same pictures made in process. Read the ratios; absolute figures are this machine's. The others'
+environments are made under .bench/ when they are missing. Linux, with wrk installed; nothing else should be running.
 """
 
 import argparse
+import json
 import os
+import platform
 import signal
-import socket
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import httpx2
-from tqdm import tqdm
+from benchmarks import load, report
+from benchmarks.bundles import SHIPPED, large
+from benchmarks.compare import compare, or_why_not, sample_many, start_with_many
+from benchmarks.environments import CACHE, ROOT, requirements_of
+from benchmarks.rivals import RIVALS
+from benchmarks.servers import SERVERS, Server
+from service.cpus import available_cpus
 
-from service.bundle import Bundle
-from service.formats import FORMATS
+ROUNDS, SECONDS = 3, 5
+MANY_SAMPLES = 100_000
+MANY_SAMPLES_QUICKLY = 5_000
 
-ROOT = Path(__file__).parents[1]
-READY_SECONDS = 60
-ROUNDS = 3
+BUNDLES: dict[str, Callable[[], Path]] = {"fashion": lambda: SHIPPED, "large": large}
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+PUBLISHED = (ROOT / "benchmarks" / "results" / "serving.json", ROOT / "docs" / "images" / "serving.png")
+TRIED = (CACHE / "serving.json", CACHE / "serving.png")
+"""For runs that are not whole, so that published figures come from whole ones."""
 
 
-def start_server(port: int, home: str) -> subprocess.Popen[bytes]:
-    bentoml = Path(sys.executable).with_name("bentoml")
-    return subprocess.Popen(
-        [bentoml, "serve", "service.api:Ganery", "--host", "127.0.0.1", "--port", str(port)],
-        cwd=ROOT,
-        env={**os.environ, "BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": home, "SERVICE_PROVIDER": "cpu"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+def _machine() -> dict[str, Any]:
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": names[0].partition(":")[2].strip() if names else platform.machine(),
+        "cpus": available_cpus(),
+        "system": platform.system(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    pins = [line.split("==") for rival in RIVALS.values() for line in requirements_of(rival).read_text().splitlines()]
+    of_rivals = {pin[0]: pin[1] for pin in pins if pin[0] in {rival.package for rival in RIVALS.values()}}
+    ours = ("numpy", "onnxruntime", "pillow", "uvloop")
+    return {"python": platform.python_version(), **{name: version(name) for name in ours}, **of_rivals}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--quick", action="store_true", help="1 second, 1 round: does everything work?")
+    parser.add_argument("--only", help=f"names with commas between them, of: {', '.join(SERVERS)}")
+    parser.add_argument("--bundle", choices=BUNDLES, help="one of them; both if left out")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--report", action="store_true", help="measure nothing; print and draw the published results")
+    return parser
 
 
-def seconds_until_ready(client: httpx2.Client, began: float) -> float:
-    while time.monotonic() - began < READY_SECONDS:
-        try:
-            if client.get("/readyz").status_code == 200:
-                return time.monotonic() - began
-        except httpx2.TransportError:
-            pass
-        time.sleep(0.02)
-    raise SystemExit(f"the server was not ready after {READY_SECONDS} s")
-
-
-def resident_megabytes(pid: int) -> float:
-    """Proportional set size of a process and its children: shared pages count once (Linux)."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    own = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
-    return own + sum(resident_megabytes(int(child)) for child in children)
-
-
-def median_milliseconds(call: Callable[[int], object], count: int, title: str) -> float:
-    for seed in range(20):
-        call(seed)
-    times = []
-    for seed in tqdm(range(count), desc=title, leave=False):
-        began = time.perf_counter()
-        call(seed)
-        times.append((time.perf_counter() - began) * 1000)
-    return statistics.median(times)
+def _chosen(only: str | None) -> dict[str, Server]:
+    names = list(SERVERS) if only is None else [name.strip() for name in only.split(",")]
+    if unknown := [name for name in names if name not in SERVERS]:
+        raise SystemExit(f"unknown server {', '.join(unknown)}; there are: {', '.join(SERVERS)}")
+    return {name: SERVERS[name] for name in names}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="fashion")
-    parser.add_argument("--requests", type=int, default=500, help=f"per round, of which there are {ROUNDS}")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
+    results_file, figure = PUBLISHED
+    if not arguments.report:
+        load.require_wrk()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped on the way out
+        shortened = arguments.quick or arguments.rounds < ROUNDS or arguments.seconds < SECONDS
+        whole = not (shortened or arguments.only or arguments.bundle)
+        results_file, figure = PUBLISHED if whole else TRIED
+        results_file.parent.mkdir(parents=True, exist_ok=True)
+        results_file.write_text(json.dumps(measure(arguments), indent=2) + "\n")
+    elif not results_file.exists():
+        raise SystemExit(f"{os.path.relpath(results_file)} is missing; a whole run writes it: make bench")
+    results = json.loads(results_file.read_text())
+    print(report.markdown(results))
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    report.draw(results, figure)
+    print(f"{os.path.relpath(results_file)}, {os.path.relpath(figure)}", file=sys.stderr)
 
-    bundle = Bundle.load(ROOT / "models" / arguments.model, provider="cpu")
-    class_ = 0 if bundle.manifest.classes else None
-    encode = FORMATS["png"].encode
 
-    def in_process(seed: int) -> bytes:
-        sample = bundle.sample(seed=seed, class_=class_)
-        return encode(bundle.picture(sample), sample)
-
-    port = free_port()
-    with tempfile.TemporaryDirectory() as home, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
-        began = time.monotonic()
-        server = start_server(port, home)
-        try:
-            ready = seconds_until_ready(client, began)
-            idle = resident_megabytes(server.pid)
-
-            def over_http(seed: int) -> bytes:
-                body = {"model": arguments.model, "seed": seed, **({} if class_ is None else {"class": class_})}
-                return client.post("/generate", json=body).raise_for_status().content
-
-            assert over_http(42) == in_process(42), "HTTP and the bare call disagree"
-            # Interleaved, so that a slow minute of the machine meets both.
-            rounds = [
-                (
-                    median_milliseconds(in_process, arguments.requests, "in process"),
-                    median_milliseconds(over_http, arguments.requests, "over HTTP"),
-                )
-                for _ in range(ROUNDS)
-            ]
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait()
-    bare = statistics.median(round_[0] for round_ in rounds)
-    http = statistics.median(round_[1] for round_ in rounds)
-    print("| what | value |")
-    print("|---|---|")
-    print(f"| ready after | {ready:.1f} s |")
-    print(f"| memory when idle, all processes | {idle:.0f} MB |")
-    print(f"| one picture in process, median | {bare:.2f} ms |")
-    print(f"| one picture over HTTP, one connection, median | {http:.2f} ms |")
-    print(f"| ratio | {http / bare:.2f} |")
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything that was asked for; see `report` for how it is read."""
+    rounds, seconds = (1, 1) if arguments.quick else (arguments.rounds, arguments.seconds)
+    servers = _chosen(arguments.only)
+    plain = [server for server in servers.values() if not server.settings]
+    results: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": _machine(),
+        "versions": _versions(),
+        "rounds": rounds,
+        "seconds": seconds,
+        "bundles": {},
+    }
+    for name in [arguments.bundle] if arguments.bundle else BUNDLES:
+        bundle = BUNDLES[name]()
+        results["bundles"][name] = compare(bundle, servers.values() if bundle == SHIPPED else plain, rounds, seconds)
+    if "ours" in servers and "fashion" in results["bundles"]:
+        cases = results["bundles"]["fashion"]["limit"]
+        best, many = max(cases, key=cases.__getitem__), MANY_SAMPLES_QUICKLY if arguments.quick else MANY_SAMPLES
+        results["sample"] = or_why_not(lambda: sample_many(rounds, seconds, best, many))
+        results["start"] = or_why_not(lambda: start_with_many(rounds))
+    return results
 
 
 if __name__ == "__main__":

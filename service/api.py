@@ -86,9 +86,17 @@ class Ganery:
 Ganery.add_asgi_middleware(EveryPath)  # type: ignore[attr-defined]  # the decorator has made it a Service
 
 
-def hosted() -> ASGIApp:
+def hosted(*, when_loaded: bool = False) -> ASGIApp:
     """The service for another host than `bentoml serve`: HTTP comes to our application, the lifespan goes to BentoML.
 
     What BentoML puts around every request costs more than all that we do with it, and nothing of it is switched on.
+
+    Args:
+        when_loaded: the lifespan starts with something to serve, or fails, instead of loading while it serves.
     """
-    return EveryPath(Ganery.to_asgi())  # type: ignore[attr-defined]
+    host: ASGIApp = EveryPath(Ganery.to_asgi())  # type: ignore[attr-defined]
+    if when_loaded:
+        from service.lifecycle import StartLoaded  # noqa: PLC0415
+
+        host = StartLoaded(host, application().state.lifecycle)
+    return host

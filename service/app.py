@@ -7,20 +7,30 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from service.cors import cors
 from service.deadline import DeadlineMiddleware
 from service.keys import Keys, KeysMiddleware
 from service.lifecycle import Lifecycle
-from service.problems import ProblemMiddleware, as_ganery_error
+from service.problems import ProblemMiddleware
 from service.routes import ROUTES
 from service.settings import Settings
 from service.telemetry import TelemetryMiddleware
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+
+
+class Application(Starlette):
+    """Starlette without the two layers of error handling that it puts around every request: `problems.py` is enough."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = self.router
+        for cls, args, kwargs in reversed(self.user_middleware):
+            app = cls(app, *args, **kwargs)
+        return app
 
 
 def create_app(lifecycle: Lifecycle) -> Starlette:
@@ -37,12 +47,7 @@ def create_app(lifecycle: Lifecycle) -> Starlette:
         if provider is not None:
             await anyio.to_thread.run_sync(provider.shutdown)
 
-    app = Starlette(
-        routes=ROUTES,
-        middleware=_middleware(lifecycle, provider),
-        exception_handlers={HTTPException: as_ganery_error},
-        lifespan=lifespan,
-    )
+    app = Application(routes=ROUTES, middleware=_middleware(lifecycle, provider), lifespan=lifespan)
     app.router.redirect_slashes = False  # one address for each thing; a redirect would be an answer without a schema
     app.state.lifecycle = lifecycle
     return app

@@ -179,6 +179,7 @@ class Batcher:
             if not self._threads:
                 self._start()
             self._changed.notify()
+        job.future.add_done_callback(lambda _: self._leave(job))
         return job.future
 
     def enter_stream(self) -> None:
@@ -227,6 +228,19 @@ class Batcher:
                 f"the answer would take about {needed:.1f} seconds, and its deadline is in {max(left, 0):.1f}",
                 retry_after=retry_after,
             )
+
+    def _leave(self, job: _Job[Any]) -> None:
+        """Give a place in the queue back at once: work that nobody waits for must not keep other work out."""
+        if not job.future.cancelled():
+            return
+        with self._changed:
+            queue = self._queues[job.priority]
+            if job not in queue:
+                return  # a runner has met it already
+            queue.remove(job)
+            self._rows -= job.work.rows
+            self._pixels -= job.work.pixels
+        self.observer.rejected("gone" if job.deadline > monotonic() else "deadline")
 
     def _start(self) -> None:
         for index in range(self.runners):

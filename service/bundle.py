@@ -1,16 +1,18 @@
 """One bundle that has been verified, loaded and warmed: seeds in, pictures out."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from service.batcher import Batcher, Limits, Observer, Work
 from service.errors import InvalidBundle, InvalidLatent, InvalidValue
+from service.files import MAX_BUNDLE_BYTES, read_verified
 from service.generator import MAX_BATCH, Feed, Generator, Pixels
+from service.golden import GoldenReport, check_golden
+from service.graph_check import check_graph
 from service.latents import SCHEMES, Latents, fresh_seed
-from service.manifest import GENERATOR_FILE, SAMPLES_FILE, Manifest
+from service.manifest import GENERATOR_FILE, GOLDEN_FILE, SAMPLES_FILE, Manifest
 from service.sample import Sample
 from service.settings import Provider
 
@@ -19,7 +21,13 @@ T = TypeVar("T")
 BATCH_SECONDS = 0.1
 """A batch takes no longer on one thread, or a request that comes in the middle of bulk work would wait for it."""
 
-GoldenResult = Literal["matches", "differs", "untested"]
+CheckGraph = Callable[[bytes, Manifest], None]
+"""Raises InvalidBundle if a graph must not be opened in this process."""
+
+
+def trust(model: bytes, manifest: Manifest) -> None:
+    """Only read the graph, without a trial: for bundles whose makers are known."""
+    check_graph(model)
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Bundle:
     generator: Generator
     batcher: Batcher
     samples_png: bytes | None
-    golden: GoldenResult
+    golden: GoldenReport
 
     @property
     def name(self) -> str:
@@ -42,6 +50,8 @@ class Bundle:
         directory: Path,
         *,
         provider: Provider = "auto",
+        max_bytes: int = MAX_BUNDLE_BYTES,
+        check: CheckGraph = trust,
         limits: Limits | None = None,
         observer: Observer | None = None,
     ) -> "Bundle":
@@ -50,6 +60,8 @@ class Bundle:
         Args:
             directory: its name is the bundle's.
             provider: the hardware to run on.
+            max_bytes: of all its files together.
+            check: of the graph, before it is opened; a `Trial` for bundles from strangers.
             limits: of the queue in front of the generator.
             observer: of that queue.
 
@@ -62,7 +74,10 @@ class Bundle:
             raise InvalidBundle(f"the manifest's name is {manifest.name!r}; it must be the directory's")
         if manifest.task != "generate":
             raise InvalidBundle(f"task {manifest.task!r} is not served; served: generate")
-        files = {name: _read_verified(directory, name, sha256) for name, sha256 in manifest.sha256.items()}
+        files = read_verified(
+            directory, manifest.sha256, wanted=(GENERATOR_FILE, SAMPLES_FILE, GOLDEN_FILE), max_bytes=max_bytes
+        )
+        check(files[GENERATOR_FILE], manifest)
         generator = Generator(files[GENERATOR_FILE], manifest, provider=provider)
         batcher = Batcher(
             generator,
@@ -72,7 +87,12 @@ class Bundle:
             limits=limits,
             observer=observer,
         )
-        return cls(manifest, generator, batcher, files.get(SAMPLES_FILE), _check_golden(manifest, generator))
+
+        def make(seeds: Sequence[int], labels: Sequence[int | None]) -> Pixels:
+            return generator.run(generator.feed(seeds, labels, [1.0] * len(seeds)))
+
+        golden = check_golden(manifest, files.get(GOLDEN_FILE), make, generator.provider)
+        return cls(manifest, generator, batcher, files.get(SAMPLES_FILE), golden)
 
     def sample(self, *, seed: int | None = None, class_: str | int | None = None, truncation: float = 1.0) -> Sample:
         """What a request asks of this bundle, checked against what the bundle can do.
@@ -177,35 +197,6 @@ class Bundle:
             pointer="/class",
             choices=classes,
         )
-
-
-def _read_verified(directory: Path, name: str, sha256: str) -> bytes:
-    path = directory / name
-    try:
-        if not path.resolve().is_relative_to(directory.resolve()):
-            raise InvalidBundle(f"{name} is a link out of the bundle")
-        if not path.is_file():
-            raise InvalidBundle(f"{name} is missing, or not a regular file")
-        content = path.read_bytes()
-    except OSError as error:
-        raise InvalidBundle(f"cannot read {name}: {error.strerror}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise InvalidBundle(f"sha256 of {name} is {found[:12]}..., the manifest says {sha256[:12]}...")
-    return content
-
-
-def _check_golden(manifest: Manifest, generator: Generator) -> GoldenResult:
-    if not manifest.golden:
-        return "untested"
-    num_classes = len(manifest.classes or ())
-    for golden in manifest.golden:
-        if (golden.label is not None) != bool(num_classes) or (golden.label or 0) >= max(num_classes, 1):
-            raise InvalidBundle(f"golden sample {golden.seed} has label {golden.label}, of {num_classes} classes")
-        pixels = generator.run(generator.feed([golden.seed], [golden.label], [1.0]))[0]
-        if hashlib.sha256(pixels.tobytes()).hexdigest() != golden.pixels_sha256:
-            return "differs"
-    return "matches"
 
 
 def _listed(names: tuple[str, ...], most: int = 20) -> str:

@@ -1,16 +1,25 @@
 """Finds the bundles, serves the good ones when one is bad, and says which and why."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from service.batcher import Limits, Observer
-from service.bundle import Bundle
-from service.errors import GaneryError, NotReady, UnknownModel, WrongTask
-from service.manifest import Task
+from service.bundle import Bundle, CheckGraph, trust
+from service.cpus import available_cpus
+from service.errors import GaneryError, InvalidBundle, NotReady, UnknownModel, WrongTask
+from service.files import MAX_BUNDLE_BYTES
+from service.manifest import ModelName, Task
 from service.runtime import conflicting_builds
 from service.settings import Provider
+
+MAX_REASON = 500
+"""Characters of a refusal: part of what it quotes may come from the bundle."""
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +33,8 @@ class Catalog:
     """Directory name -> why that bundle is not served."""
     default: str | None = None
     """Name for requests that give none; None means the first bundle by name that does the task."""
+    unlisted: str | None = None
+    """Why the directory could not be listed; None if it could."""
 
     @classmethod
     def load(
@@ -32,15 +43,21 @@ class Catalog:
         *,
         default: str | None = None,
         provider: Provider = "auto",
+        max_bytes: int = MAX_BUNDLE_BYTES,
+        check: CheckGraph = trust,
         limits: Limits | None = None,
         observe: Callable[[str], Observer | None] = lambda _: None,
     ) -> "Catalog":
-        """Load every sub-directory of `models_dir`. Never fails: what cannot be served stands in `refused`.
+        """Load every sub-directory of `models_dir`, as many at once as there are CPUs.
+
+        Never fails: what cannot be served stands in `refused`.
 
         Args:
             models_dir: where the bundles are.
             default: name for requests that give none.
             provider: the hardware to run on.
+            max_bytes: of one bundle, all files together.
+            check: of a graph before it is opened; it is called by several threads.
             limits: of the queue in front of each bundle.
             observe: gives the observer of a bundle's queue by the bundle's name.
         """
@@ -49,20 +66,38 @@ class Catalog:
                 "%s are both installed and overwrite each other's files; uninstall both, then install one",
                 " and ".join(builds),
             )
-        bundles, refused = {}, {}
-        for directory in _directories(models_dir):
+        try:
+            directories = _directories(models_dir)
+        except OSError as error:
+            logger.error("cannot list the models directory %s: %s", models_dir, error.strerror)
+            return cls(default=default, unlisted=error.strerror)
+
+        def load(directory: Path) -> Bundle | Exception:
             try:
-                bundles[directory.name] = Bundle.load(
-                    directory, provider=provider, limits=limits, observer=observe(directory.name)
+                _check_place(directory, models_dir)
+                return Bundle.load(
+                    directory,
+                    provider=provider,
+                    max_bytes=max_bytes,
+                    check=check,
+                    limits=limits,
+                    observer=observe(directory.name),
                 )
-            except GaneryError as error:
-                refused[directory.name] = error.detail
-                logger.error("bundle %s is refused: %s", directory.name, error.detail)
             except Exception as error:  # one bundle must not keep the others from being served
-                refused[directory.name] = f"unforeseen {type(error).__name__}; the log has it"
-                logger.exception("bundle %s is refused", directory.name)
-            else:
-                _report(bundles[directory.name])
+                return error
+
+        bundles, refused = {}, {}
+        # Its threads do not keep a process that is told to stop.
+        with ThreadPool(available_cpus()) as pool:
+            for directory, outcome in zip(directories, pool.imap(load, directories), strict=True):
+                name = _printable(directory.name)
+                if isinstance(outcome, Bundle):
+                    bundles[name] = outcome
+                    _report(outcome)
+                else:
+                    refused[name] = _reason(outcome)
+                    unforeseen = None if isinstance(outcome, GaneryError) else outcome
+                    logger.error("bundle %s is refused: %s", name, refused[name], exc_info=unforeseen)
         if default is not None and default not in bundles:
             logger.error("the default model %r is not among the bundles served: %s", default, ", ".join(bundles))
         return cls(bundles, refused, default)
@@ -120,20 +155,55 @@ class Catalog:
 
     def why_empty(self) -> str:
         """Why no bundle is served, for whoever has to mend it."""
+        if self.unlisted is not None:
+            return f"the models directory (SERVICE_MODELS_DIR) cannot be listed: {self.unlisted}"
         if not self.refused:
             return "no bundle was found in the models directory (SERVICE_MODELS_DIR)"
         return "no bundle can be served: " + "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
 
 
 def _report(bundle: Bundle) -> None:
-    level = logging.WARNING if bundle.golden == "differs" else logging.INFO
+    level = logging.WARNING if bundle.golden.result == "differs" else logging.INFO
     provider = bundle.generator.provider
     logger.log(level, "bundle %s loaded on %s; its golden samples: %s", bundle.name, provider, bundle.golden)
 
 
 def _directories(models_dir: Path) -> list[Path]:
+    with os.scandir(models_dir) as entries:
+        return sorted(Path(entry) for entry in entries if not entry.name.startswith(".") and _is_candidate(entry))
+
+
+def _is_candidate(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a directory, or may have been meant as one."""
     try:
-        return sorted(path for path in models_dir.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return entry.is_dir() or (entry.is_symlink() and not entry.is_file())
+    except OSError:
+        return True  # the attempt to load it says what is wrong
+
+
+def _check_place(directory: Path, models_dir: Path) -> None:
+    try:
+        TypeAdapter(ModelName).validate_python(directory.name)
+    except ValidationError as error:
+        raise InvalidBundle(
+            "the directory's name is none for a bundle; it takes at most 64 lower-case letters, digits, dots, "
+            "dashes and underscores"
+        ) from error
+    try:
+        place = Path(os.path.realpath(directory, strict=True))
     except OSError as error:
-        logger.error("cannot list the models directory %s: %s", models_dir, error.strerror)
-        return []
+        raise InvalidBundle(f"cannot open the directory: {error.strerror}") from error
+    if not place.is_relative_to(os.path.realpath(models_dir)):
+        raise InvalidBundle("it is a link out of the models directory; put the bundle itself there")
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, GaneryError):
+        return f"unforeseen {type(error).__name__}; the log has it"
+    text = _printable(error.detail)
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
+
+
+def _printable(text: str) -> str:
+    """The text, with escapes for what could forge a line of the log or is no valid Unicode."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

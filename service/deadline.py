@@ -21,7 +21,7 @@ class DeadlineMiddleware:
 
     Raises:
         DeadlineExceeded: if the answer has not begun by then. What is being computed goes on, for nobody.
-        ClientDisconnect: if the client has stopped reading.
+        ClientDisconnect: if the client has stopped reading, which is as good as gone.
         InvalidValue: if the header is no whole number of milliseconds above 0.
     """
 
@@ -58,7 +58,7 @@ class DeadlineMiddleware:
             if not budget.expired():
                 raise
             if begun:
-                raise ClientDisconnect from None
+                raise ClientDisconnect(f"the client took nothing for {self.send_seconds:g} seconds") from None
             raise DeadlineExceeded(f"no answer within {seconds:g} seconds; ask for less, or again later") from None
 
 

@@ -14,8 +14,10 @@ GaneryError
 ├── InvalidValue            422
 │   └── InvalidLatent
 ├── Overloaded              429
+├── HeadTooLarge            431
 ├── ModelFailure            500
-│   └── InvalidBundle
+│   ├── InvalidBundle
+│   └── NonFiniteOutput
 ├── NotReady                503
 │   └── Stopping
 └── DeadlineExceeded        504
@@ -167,12 +169,22 @@ class Overloaded(GaneryError):
         self.headers = {"Retry-After": str(retry_after)}
 
 
+class HeadTooLarge(GaneryError):
+    """The request's line and headers are longer than any that are needed here."""
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+
 class ModelFailure(GaneryError):
     """The generator failed; the request was good."""
 
 
 class InvalidBundle(ModelFailure):
-    """A bundle on disk is not what its manifest says."""
+    """A bundle on disk is not what its manifest says, or not what may be served."""
+
+
+class NonFiniteOutput(ModelFailure):
+    """The generator computed NaN or infinity where a picture should be."""
 
 
 class NotReady(GaneryError):

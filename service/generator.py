@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.cpus import available_cpus
-from service.errors import InvalidBundle, ModelFailure
+from service.errors import InvalidBundle, ModelFailure, NonFiniteOutput
 from service.latents import Latents, draw
 from service.manifest import Manifest
 from service.runtime import CPU, open_session
@@ -41,12 +41,14 @@ class Generator:
         self._num_classes = len(manifest.classes or ())
         self._shape = (manifest.output.height, manifest.output.width, manifest.output.channels)
         self._session = open_session(model, provider)
+        self._outputs = [output.name for output in self._session.get_outputs()]
         self.provider: str = self._session.get_providers()[0]
         self._check_signature()
         try:
             self.batch, self.exact, self.seconds_per_row = self._warm_up()
         except ModelFailure as error:
-            raise InvalidBundle(f"warming up: {error.detail}: {error.__cause__ or 'wrong shape'}") from error
+            cause = f": {error.__cause__}" if error.__cause__ else ""
+            raise InvalidBundle(f"warming up: {error.detail}{cause}") from error
 
     batch: int | None
     """Rows of every run; None if any number gives the same rows."""
@@ -98,6 +100,7 @@ class Generator:
 
         Raises:
             ModelFailure: if ONNX Runtime fails.
+            NonFiniteOutput: if the graph says so of one of the rows.
         """
         return self._run_in(self.batch, feed)
 
@@ -117,11 +120,15 @@ class Generator:
     def _run(self, feed: Feed) -> Pixels:
         rows = len(next(iter(feed.values())))
         try:
-            pixels: Pixels = self._session.run(["pixels"], feed)[0]
+            outputs = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
         except Exception as error:
             raise ModelFailure("the generator failed") from error
+        pixels: Pixels = outputs["pixels"]
         if pixels.shape != (rows, *self._shape):
             raise ModelFailure(f"the generator gave pixels {list(pixels.shape)}, not {[rows, *self._shape]}")
+        # Pixels are bytes, in which NaN is some colour or other; only the graph can still tell.
+        if "finite" in outputs and not (len(outputs["finite"]) == rows and outputs["finite"].all()):
+            raise NonFiniteOutput("the generator computed NaN or infinity instead of a picture; try another seed")
         return pixels
 
     def _check_signature(self) -> None:
@@ -133,11 +140,15 @@ class Generator:
         if None in self._shape:
             raise InvalidBundle("manifest output: a generator of pictures from seeds needs a height and a width")
         _check_tensors("inputs", self._session.get_inputs(), inputs)
-        _check_tensors("outputs", self._session.get_outputs(), {"pixels": ("tensor(uint8)", list(self._shape))})
+        outputs: dict[str, tuple[str, list[Any]]] = {"pixels": ("tensor(uint8)", list(self._shape))}
+        if "finite" in self._outputs:  # bundles made before there was this output are still served
+            outputs["finite"] = ("tensor(bool)", [])
+        _check_tensors("outputs", self._session.get_outputs(), outputs)
 
     def _warm_up(self) -> tuple[int | None, bool, float]:
         """`batch`, `exact`, `seconds_per_row`. Kernels may differ by a batch's size, a row's place, its neighbours."""
-        labels = [seed % self._num_classes if self._num_classes else None for seed in range(WARM_UP_ROWS)]
+        last = self._num_classes - 1  # the first class, the last one, and some between
+        labels = [row * last // (WARM_UP_ROWS - 1) if self._num_classes else None for row in range(WARM_UP_ROWS)]
         feed = self.feed(range(WARM_UP_ROWS), labels, [1.0] * WARM_UP_ROWS)
         expected = self._run(feed)
         began = perf_counter()

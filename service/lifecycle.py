@@ -1,15 +1,20 @@
 """Loading, serving, draining: what the process is doing, and whether it should be sent requests."""
 
+import asyncio
 import gc
 import logging
+from contextlib import ExitStack
 
 import anyio.to_thread
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.batcher import Limits
+from service.bundle import CheckGraph, trust
 from service.catalog import Catalog
 from service.errors import NotReady
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +26,7 @@ class Lifecycle:
         self.settings = settings
         self.metrics = metrics
         self.draining = False
+        self.loaded = asyncio.Event()
         self._catalog: Catalog | None = None
 
     async def load(self) -> None:
@@ -28,19 +34,27 @@ class Lifecycle:
 
         def load() -> Catalog:
             settings = self.settings
-            return Catalog.load(
-                settings.models_dir,
-                default=settings.default_model,
-                provider=settings.provider,
-                limits=Limits(settings.queue_rows, settings.queue_pixels, settings.max_streams),
-                observe=self.metrics.observer,
-            )
+            with ExitStack() as stack:
+                check: CheckGraph = trust
+                if settings.trial_seconds:
+                    check = stack.enter_context(Trial(seconds=settings.trial_seconds, max_bytes=settings.trial_bytes))
+                return Catalog.load(
+                    settings.models_dir,
+                    default=settings.default_model,
+                    provider=settings.provider,
+                    max_bytes=settings.max_bundle_bytes,
+                    check=check,
+                    limits=Limits(settings.queue_rows, settings.queue_pixels, settings.max_streams),
+                    observe=self.metrics.observer,
+                )
 
         self._catalog = await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
         # What has been loaded stays. Left to the collector, it is walked again and again while requests wait.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(20_000, 50, 50)  # requests leave few cycles behind
         self.metrics.describe(self._catalog)
+        self.loaded.set()
         logger.info("%d bundles served, %d refused", len(self._catalog.bundles), len(self._catalog.refused))
 
     @property
@@ -81,3 +95,25 @@ class Lifecycle:
             raise NotReady("draining: this replica is about to stop")
         if not self.catalog.bundles:
             raise NotReady(self.catalog.why_empty())
+
+
+class StartLoaded:
+    """An ASGI application whose start-up ends when the bundles are loaded, and fails if none can be served.
+
+    A server listens after start-up: one that takes over from another refuses nobody, and leaves the other in its place
+    if it has nothing to serve.
+    """
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+        self.app = app
+        self.lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_when_loaded(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await self.lifecycle.loaded.wait()
+                if not self.lifecycle.catalog.bundles:
+                    message = {"type": "lifespan.startup.failed", "message": self.lifecycle.catalog.why_empty()}
+            await send(message)
+
+        await self.app(scope, receive, send_when_loaded if scope["type"] == "lifespan" else send)

@@ -1,11 +1,49 @@
 """Log lines: as whoever hosts the service writes them, or as JSON, one object on each line."""
 
 import logging.config
+import logging.handlers
+import sys
+import threading
+import time
 from datetime import UTC, datetime
 
 from pythonjsonlogger.json import RESERVED_ATTRS, JsonFormatter
 
 from service.settings import LogFormat, LogLevel
+
+
+TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+GATHER_SECONDS = 0.25
+GATHER_LINES = 1000
+
+
+class Gathered(logging.handlers.BufferingHandler):
+    """Lines to stdout, those of a moment in one write; warnings and worse at once, with all that came before.
+
+    Each write lets go of Python's lock, which the event loop then has to win back from threads that compute.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(GATHER_LINES)
+        threading.Thread(target=self._flush_for_ever, name="log", daemon=True).start()
+
+    def shouldFlush(self, record: logging.LogRecord) -> bool:  # noqa: N802
+        return record.levelno >= logging.WARNING or super().shouldFlush(record)
+
+    def flush(self) -> None:
+        self.acquire()
+        try:
+            records, self.buffer = self.buffer, []
+        finally:
+            self.release()
+        if records:
+            sys.stdout.write("".join([f"{self.format(record)}\n" for record in records]))
+            sys.stdout.flush()
+
+    def _flush_for_ever(self) -> None:
+        while True:
+            time.sleep(GATHER_SECONDS)
+            self.flush()
 
 
 class JsonLines(JsonFormatter):
@@ -30,6 +68,10 @@ def configure_logging(format_: LogFormat, level: LogLevel) -> None:
     their handlers, for a stream in which some lines are JSON is one that nothing can read.
     """
     logging.getLogger("service").setLevel(level.upper())
+    # No line of ours says which file, thread or process it is from, and looking that up is half of what a line costs
+    # (the optimisation section of Python's logging HOWTO).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     if format_ == "text":
         return
     hosts = ("bentoml", "circus", "uvicorn", "uvicorn.error")
@@ -38,11 +80,16 @@ def configure_logging(format_: LogFormat, level: LogLevel) -> None:
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {"json": {"()": JsonLines}},
-            "handlers": {
-                "stdout": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"}
-            },
+            "handlers": {"stdout": {"()": Gathered, "formatter": "json"}},
             "root": {"level": "WARNING", "handlers": ["stdout"]},
             "loggers": {name: {"handlers": [], "propagate": True} for name in hosts},
         }
     )
     logging.captureWarnings(True)
+
+
+def write_text() -> None:
+    """Write every line of the process as text to stdout, where nobody else does: under `python -m service serve`."""
+    handler = Gathered()
+    handler.setFormatter(logging.Formatter(TEXT))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

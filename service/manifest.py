@@ -9,16 +9,20 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import InvalidBundle
+from service.files import read_file
 from service.latents import Scheme
 
 MANIFEST_FILE = "manifest.json"
 GENERATOR_FILE = "generator.onnx"
 SAMPLES_FILE = "samples.png"
+GOLDEN_FILE = "golden.npz"
+MAX_MANIFEST_BYTES = 4 * 2**20
 
 Task = Literal["generate", "translate", "enhance", "predict"]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ClassName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Section(BaseModel):
@@ -78,6 +82,18 @@ class Golden(Section):
     pixels_sha256: Sha256 = Field(description="of the uint8 array's bytes in C order")
 
 
+class Hardware(Section):
+    """What may change a pixel besides the graph. Where all of it is equal, so are the pictures."""
+
+    machine: str = Field(max_length=200, description="instruction set, as the operating system calls it")
+    cpu: str = Field(max_length=200, description="the processor's name, as the operating system tells it")
+    extensions: tuple[str, ...] = Field(
+        max_length=64, description="of the instruction set, as far as ONNX Runtime chooses its kernels by them"
+    )
+    provider: str = Field(max_length=200, description="what ONNX Runtime ran the graph on")
+    onnxruntime: str = Field(max_length=200, description="its version")
+
+
 class Manifest(Section):
     """`manifest.json`: with the files it lists, the whole truth about one generator."""
 
@@ -85,16 +101,21 @@ class Manifest(Section):
     name: ModelName
     version: str = Field(min_length=1, max_length=64)
     task: Task
-    sha256: dict[FileName, Sha256] = Field(description="of every other file of the bundle")
+    sha256: dict[FileName, Sha256] = Field(max_length=64, description="of every other file of the bundle")
     latent: Latent | None = None
-    classes: tuple[str, ...] | None = Field(default=None, min_length=1, description="names in label order")
+    classes: tuple[ClassName, ...] | None = Field(
+        default=None, min_length=1, max_length=65536, description="names in label order"
+    )
     input: Picture | None = None
     output: Picture
     recipe: dict[str, Any] = Field(description="resolved: every default is written out")
     data: tuple[DataSource, ...]
     licence: str
     metrics: dict[str, Metric] = Field(default_factory=dict)
-    golden: tuple[Golden, ...] = ()
+    golden: tuple[Golden, ...] = Field(
+        default=(), max_length=16384, description=f"{GOLDEN_FILE}, if there is one, holds their pixels in this order"
+    )
+    golden_made_on: Hardware | None = Field(default=None, description="where the golden samples were made")
     created_with: dict[str, str]
 
     @model_validator(mode="after")
@@ -121,13 +142,11 @@ class Manifest(Section):
         """The manifest of a bundle's directory.
 
         Raises:
-            InvalidBundle: if there is none, or it breaks the schema; the message says where.
+            InvalidBundle: if there is none, it is too large, or it breaks the schema; the message says where.
         """
-        path = directory / MANIFEST_FILE
+        content = read_file(directory, MANIFEST_FILE, max_bytes=MAX_MANIFEST_BYTES)
         try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise InvalidBundle(f"cannot read {MANIFEST_FILE}: {error.strerror}") from error
+            return cls.model_validate_json(content)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "the document"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -19,22 +19,28 @@ async def while_connected(request: Request, awaitable: Awaitable[T]) -> T:
         ClientDisconnect: if the client left; nobody is there to read an answer.
     """
     result = asyncio.ensure_future(awaitable)
-    try:
-        await asyncio.wait([result], timeout=PATIENCE_SECONDS)
-        if not result.done():
-            leaving = asyncio.ensure_future(_leaves(request))
-            futures: list[asyncio.Future[Any]] = [result, leaving]
-            try:
-                await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                leaving.cancel()
-        if not result.done():
-            raise ClientDisconnect
-        return result.result()
-    finally:
+    left = False
+    watch: asyncio.Task[None] | None = None
+
+    async def wait_until_it_leaves() -> None:
+        nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left = True
         result.cancel()
 
+    def begin_to_watch() -> None:
+        nonlocal watch
+        watch = asyncio.create_task(wait_until_it_leaves())
 
-async def _leaves(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, begin_to_watch)
+    try:
+        return await result
+    except asyncio.CancelledError:
+        if left:
+            raise ClientDisconnect from None
+        raise
+    finally:
+        timer.cancel()
+        if watch is not None:
+            watch.cancel()

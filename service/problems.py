@@ -2,14 +2,14 @@
 
 import json
 import logging
-from typing import NoReturn
+from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import GaneryError, MethodNotAllowed, ModelFailure, NotFound
+from service.errors import GaneryError, MethodNotAllowed, NotFound
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -39,11 +39,12 @@ class ProblemMiddleware:
         except ClientDisconnect:
             return  # nobody is left to answer
         except Exception as error:
-            if not isinstance(error, GaneryError) or isinstance(error, ModelFailure):
+            problem = _as_ganery_error(error, scope)
+            if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 logger.exception("request %s failed", request_id, extra={"request_id": request_id})
             if started:
                 raise  # the server cuts the connection: a picture that stops half way must not look whole
-            problem = error if isinstance(error, GaneryError) else GaneryError("the service failed; its log says why")
+            scope["state"]["problem"] = problem.kind
             await problem_response(problem, request_id)(scope, receive, send)
 
 
@@ -54,13 +55,14 @@ def problem_response(error: GaneryError, request_id: str) -> Response:
     return Response(body, status_code=error.status, media_type=MEDIA_TYPE, headers=dict(error.headers))
 
 
-async def as_ganery_error(request: Request, error: Exception) -> NoReturn:
-    """Starlette's handler for its own HTTPException: what its router refuses becomes one of ours."""
-    assert isinstance(error, HTTPException)
-    if error.status_code == NotFound.status:
-        raise NotFound(f"nothing is at {request.url.path[:200]}; the routes stand in /openapi.json")
-    if error.status_code == MethodNotAllowed.status:
+def _as_ganery_error(error: Exception, scope: Scope) -> GaneryError:
+    """Ours as it is; what Starlette's router refuses becomes one of ours; the rest is nobody's business."""
+    if isinstance(error, GaneryError):
+        return error
+    if isinstance(error, HTTPException) and error.status_code == NotFound.status:
+        return NotFound(f"nothing is at {scope['path'][:200]}; the routes stand in /openapi.json")
+    if isinstance(error, HTTPException) and error.status_code == MethodNotAllowed.status:
         # Sorted, for Starlette joins a set; its static files tell no methods at all.
         allowed = (error.headers or {}).get("Allow", "GET, HEAD").split(", ")
-        raise MethodNotAllowed(request.method, allowed=", ".join(sorted(allowed)))
-    raise error
+        return MethodNotAllowed(scope["method"], allowed=", ".join(sorted(allowed)))
+    return GaneryError("the service failed; its log says why")

@@ -8,9 +8,10 @@ from pydantic_core import PydanticCustomError
 
 from service.animations import AnimationName
 from service.archives import ArchiveName
-from service.bundle import Bundle, GoldenResult
+from service.bundle import Bundle
 from service.errors import InvalidValue
 from service.formats import FormatName
+from service.golden import GoldenReport
 from service.manifest import Manifest, Picture, Task
 from service.plan import Ranges
 
@@ -206,7 +207,7 @@ class ModelCard(ModelSummary):
     runners: int = Field(description="threads that run it")
     max_batch: int = Field(description="most pictures that are computed together")
     pictures_per_second: float = Field(description="as measured, lately")
-    golden: GoldenResult = Field(description="whether this replica makes the manifest's golden samples pixel by pixel")
+    golden: GoldenReport
     manifest: Manifest
 
     @classmethod

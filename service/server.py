@@ -3,19 +3,57 @@
 The supervisor is uvicorn's. It stays light: it imports neither BentoML nor the service, which start in the worker.
 """
 
+import logging
 import os
+import signal
 import sys
+import tempfile
+from time import monotonic
 from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 BACKLOG = 2048
+PING_SECONDS = 30
+"""A worker that does not answer its supervisor for so long is killed; a busy machine may take a while to start one."""
+LOAD_SECONDS = 600
+"""Most time that a replacement may take to load its bundles."""
+
+logger = logging.getLogger(__name__)
 
 
 class Supervisor(Multiprocess):
     """Keeps one worker alive; SIGTERM and SIGINT are passed on to it, SIGHUP replaces it without a gap."""
+
+    def restart_all(self) -> None:
+        """Start a worker that listens once it has loaded its bundles; only then does the old one stop.
+
+        If the new one has nothing to serve, the old one stays.
+        """
+        (old,) = self.processes
+        self.config.app = "service.server:replacement"
+        new = Process(self.config, self.sockets)
+        new.start()
+        self.config.app = "service.server:worker"
+        deadline = monotonic() + LOAD_SECONDS
+        while not new.wait_until_ready(timeout=1):
+            stopping = signal.SIGTERM in self.signal_queue or signal.SIGINT in self.signal_queue
+            if stopping or not new.process.is_alive() or monotonic() > deadline:
+                new.kill()
+                new.join()
+                logger.error("the new worker [%s] serves nothing; the old one [%s] stays", new.pid, old.pid)
+                return
+        if old.exitcode is None:
+            assert old.pid is not None
+            # Not SIGTERM: it would fail /readyz and wait for load balancers, which have nothing to notice here.
+            os.kill(old.pid, signal.SIGINT)
+        old.join()
+        old.parent_conn.close()
+        old.child_conn.close()
+        self.processes = [new]
 
     def terminate_all(self) -> None:
         """Let the worker finish. Once it has stopped listening, nobody is: connections are refused, and do not hang."""
@@ -36,21 +74,43 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
         workers=1,  # replicas scale; a second worker would be a second queue and a second copy of every bundle
         log_config=None,
         access_log=False,
+        http="service.connection:Connection",
+        ws="none",
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=grace_seconds,
+        timeout_worker_healthcheck=PING_SECONDS,
     )
     supervisor = Supervisor(config, sockets=[config.bind_socket()])
     supervisor.run()
     sys.exit(1 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0)
 
 
-def worker() -> Any:
+def worker(*, when_loaded: bool = False) -> Any:
     """The ASGI application; in the worker only."""
     try:
-        from service.api import hosted  # noqa: PLC0415
+        tempfile.gettempdir()
+    except FileNotFoundError:  # a full disk, or one to read only: BentoML wants a directory, and never writes into it
+        tempfile.tempdir = "/dev/shm"
+    try:
+        from service.settings import Settings  # noqa: PLC0415
+        from service.trial import start_early  # noqa: PLC0415
 
-        return hosted()
+        settings = Settings.from_environment()
+        if settings.trial_seconds:
+            start_early()  # before BentoML, whose import takes longest
+        from service.api import hosted  # noqa: PLC0415
+        from service.connection import Connection  # noqa: PLC0415
+        from service.logs import write_text  # noqa: PLC0415
     except SystemExit as error:  # a setting is wrong, and would be wrong again
         print(error, file=sys.stderr)
         sys.exit(STARTUP_FAILURE)
+    if settings.log_format == "text":
+        write_text()
+    Connection.unread_seconds = settings.send_seconds
+    return hosted(when_loaded=when_loaded)
+
+
+def replacement() -> Any:
+    """The same, for a worker that takes over from another."""
+    return worker(when_loaded=True)

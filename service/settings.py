@@ -27,6 +27,15 @@ class Settings(BaseSettings):
         default="auto",
         description="where generators run; `cuda` refuses to serve from a CPU, `auto` takes what there is",
     )
+    max_bundle_bytes: int = Field(default=2 * 2**30, ge=1, description="largest bundle, all files together")
+    trial_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="time for a bundle's graph to open and make a few pictures in a process of its own, before it is "
+        "served; 0 trusts every bundle",
+    )
+    trial_bytes: int = Field(default=4 * 2**30, ge=1, description="memory for that, besides the graph itself")
 
     # How much a request may bring, and how long things may take.
     max_body_bytes: int = Field(default=64 * 1024, ge=1, description="largest JSON body")

@@ -38,6 +38,12 @@ class Metrics:
         self.seconds = Histogram(
             "ganery_request_seconds", "From the request's head to the answer's end.", ["route"], registry=self.registry
         )
+        self.problems = Counter(
+            "ganery_problems",
+            "Answers that were problems, by the name in their type.",
+            ["kind", "model"],
+            registry=self.registry,
+        )
         self.in_progress = Gauge("ganery_requests_in_progress", "Requests being answered.", registry=self.registry)
         self.pictures = Counter("ganery_pictures", "Pictures computed.", ["model"], registry=self.registry)
         self.batch_rows = Counter(
@@ -81,6 +87,12 @@ class Metrics:
         self.bundle_golden = Gauge(
             "ganery_bundle_golden", "1 for what the golden samples said.", ["model", "result"], registry=self.registry
         )
+        self.bundle_golden_levels = Gauge(
+            "ganery_bundle_golden_levels",
+            "How far this replica's golden samples are from those of the bundle, in levels of 255.",
+            ["model", "statistic"],
+            registry=self.registry,
+        )
         self.bundle_provider = Gauge(
             "ganery_bundle_provider", "1 for what a bundle runs on.", ["model", "provider"], registry=self.registry
         )
@@ -89,7 +101,10 @@ class Metrics:
         """Set the gauges that say what is served."""
         for name, bundle in catalog.bundles.items():
             self.bundle_up.labels(name).set(1)
-            self.bundle_golden.labels(name, bundle.golden).set(1)
+            self.bundle_golden.labels(name, bundle.golden.result).set(1)
+            if bundle.golden.largest is not None and bundle.golden.mean is not None:
+                self.bundle_golden_levels.labels(name, "largest").set(bundle.golden.largest)
+                self.bundle_golden_levels.labels(name, "mean").set(bundle.golden.mean)
             self.bundle_provider.labels(name, bundle.generator.provider).set(1)
             self.bundle_determinism.labels(name, bundle.generator.determinism).set(1)
             self.queue_rows.labels(name).set_function(partial(getattr, bundle.batcher, "waiting"))
@@ -165,13 +180,16 @@ class TelemetryMiddleware:
 
         start = perf_counter()
         try:
-            with self.metrics.in_progress.track_inprogress():
-                await self.app(scope, receive, send_with_id)
+            self.metrics.in_progress.inc()
+            await self.app(scope, receive, send_with_id)
         finally:
+            self.metrics.in_progress.dec()
             seconds = perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
             model = scope["state"].get("model", "")
             self.metrics.requests.labels(route, status, model).inc()
+            if kind := scope["state"].get("problem"):
+                self.metrics.problems.labels(kind, model).inc()
             self.metrics.seconds.labels(route).observe(seconds)
             if route not in UNLOGGED and logger.isEnabledFor(logging.INFO):
                 # Quoted: a decoded path may hold line breaks, and with them forged log lines.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from service.errors import InvalidBundle
+from service.errors import InvalidBundle, NonFiniteOutput
 from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, file_sha256
 from training import loop
 from training.architectures import DISCRIMINATORS, GENERATORS
@@ -21,7 +21,7 @@ from training.config import RecipeError, lookup
 from training.datasets import DATASETS, DatasetError, Pictures
 from training.evaluate import Protocol, evaluate, table
 from training.export import export
-from training.graph import Sampler, open_graph
+from training.graph import OUTPUTS, Sampler, open_graph
 from training.judge import JUDGE_FILE, Judge, judge_of
 from training.methods import METHODS, AbstractMethod
 from training.objectives import OBJECTIVES
@@ -125,7 +125,7 @@ def measure(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         graph = method.graph()
         assert graph.latent is not None
-        write_onnx(graph.module, graph.inputs(2), ["pixels"], Path(scratch) / GENERATOR_FILE)
+        write_onnx(graph.module, graph.inputs(2), OUTPUTS, Path(scratch) / GENERATOR_FILE)
         sampler = Sampler(open_graph(Path(scratch) / GENERATOR_FILE), graph.latent)
         metrics = evaluate(sampler, shown, held_out, judge, _protocol(arguments))
     run.save_evaluation(nimg, metrics, judge.path)
@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except loop.TrainingDiverged as diverged:
             logger.error("%s", diverged)
             return EXIT_DIVERGED
-        except (RecipeError, DatasetError, RunError, ExportError, InvalidBundle) as mistake:
+        except (RecipeError, DatasetError, RunError, ExportError, InvalidBundle, NonFiniteOutput) as mistake:
             logger.error("%s", mistake)
             return EXIT_FAILED
     return 0

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from service.golden import save_pixels, this_hardware
 from service.manifest import (
     GENERATOR_FILE,
+    GOLDEN_FILE,
     MANIFEST_FILE,
     SAMPLES_FILE,
     Manifest,
@@ -24,7 +26,7 @@ from service.manifest import (
     file_sha256,
 )
 from training import samples
-from training.graph import Graph, open_graph
+from training.graph import OUTPUTS, Graph, open_graph
 from training.methods import AbstractMethod
 from training.onnx_file import ExportError, write_onnx
 from training.recipe import Recipe
@@ -33,6 +35,8 @@ PARITY_BATCHES = (1, 2, 7, 32)
 PARITY_ROWS = 64  # enough that one value on the verge of two levels is no share to speak of
 MAX_LEVELS = 1
 MAX_SHARE = 1e-3
+PROVIDER = "CPUExecutionProvider"
+"""What `open_graph` runs on."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def check_parity(graph: Graph, path: Path) -> list[Parity]:
     run = open_graph(path)
     inputs = graph.inputs(PARITY_ROWS)
     with torch.no_grad():
-        expected = graph.module(**inputs).numpy().astype(np.int16)
+        expected = graph.module(**inputs)[0].numpy().astype(np.int16)
     results = []
     for batch in PARITY_BATCHES:
         parts = [
@@ -97,7 +101,7 @@ def export(
     """
     graph = method.graph()
     with _written_aside(target) as folder:
-        write_onnx(graph.module, graph.inputs(2), ["pixels"], folder / GENERATOR_FILE)
+        write_onnx(graph.module, graph.inputs(2), OUTPUTS, folder / GENERATOR_FILE)
         parity = check_parity(graph, folder / GENERATOR_FILE)
         if not all(result.holds for result in parity):
             raise ExportError(
@@ -123,10 +127,13 @@ def export(
         )
         run = open_graph(folder / GENERATOR_FILE)
         samples.save(samples.sheet(graph.sheet(run)), folder / SAMPLES_FILE)
+        golden, golden_pixels = graph.golden(run)
+        save_pixels(golden_pixels, folder / GOLDEN_FILE)
         write_manifest(
             manifest.model_copy(
                 update={
-                    "golden": graph.golden(run),
+                    "golden": golden,
+                    "golden_made_on": this_hardware(PROVIDER),
                     "sha256": {
                         path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST_FILE
                     },

@@ -15,15 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from service import latents
+from service.errors import NonFiniteOutput
 from service.manifest import Golden, Latent, Picture
-from training.layers import as_bytes
+from training.layers import as_bytes, is_finite
 from training.samples import MAX_ROWS, pixels_sha256
 
 RunGraph = Callable[[dict[str, NDArray[Any]]], NDArray[np.uint8]]
 """Inputs by name -> pixels [N, H, W, C]; inputs that the graph does not have are passed over."""
 
+OUTPUTS = ("pixels", "finite")
 SHEET_COLUMNS = 12
 GOLDEN_SEEDS = (0, 42)
+GOLDEN_CLASSES = 100
+"""Most classes of which there are golden samples: a service makes them all again when it starts."""
 
 
 @dataclass(frozen=True)
@@ -31,29 +35,36 @@ class Graph:
     """What becomes `generator.onnx`, and what the manifest says of it."""
 
     module: nn.Module
-    """Takes `inputs` by name and returns uint8 pixels [N, H, W, C]."""
+    """Takes `inputs` by name and returns `OUTPUTS`: uint8 [N, H, W, C], and bool [N], false if there is no picture."""
     inputs: Callable[[int], dict[str, Tensor]]
     """N rows of plausible input by name, always the same ones for the same N."""
     output: Picture
     sheet: Callable[[RunGraph], NDArray[np.uint8]]
     """Pictures [rows, columns, H, W, C] for `samples.png`."""
-    golden: Callable[[RunGraph], tuple[Golden, ...]]
-    """Samples that every faithful runtime makes again."""
+    golden: Callable[[RunGraph], tuple[tuple[Golden, ...], NDArray[np.uint8]]]
+    """Samples that every faithful runtime makes again, and their pixels [N, H, W, C]."""
     input: Picture | None = None
     latent: Latent | None = None
     classes: tuple[str, ...] | None = None
 
 
 def open_graph(path: Path) -> RunGraph:
-    """A graph in ONNX Runtime, on the CPU, at the service's level of optimisation: the next one changes a few bits."""
+    """A graph in ONNX Runtime, on the CPU, at the service's level of optimisation: the next one changes a few bits.
+
+    The function that runs it raises NonFiniteOutput where there is no picture.
+    """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     names = {node.name for node in session.get_inputs()}
+    outputs = [node.name for node in session.get_outputs()]  # older graphs give pixels alone
 
     def run(inputs: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:
-        (pixels,) = session.run(["pixels"], {name: value for name, value in inputs.items() if name in names})
-        return np.asarray(pixels)
+        given = session.run(outputs, {name: value for name, value in inputs.items() if name in names})
+        results = dict(zip(outputs, given, strict=True))
+        if not np.all(results.get("finite", True)):
+            raise NonFiniteOutput("the generator computed NaN or infinity instead of a picture")
+        return np.asarray(results["pixels"])
 
     return run
 
@@ -78,13 +89,14 @@ class SampledGenerator(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, z: Tensor, psi: Tensor, y: Tensor | None = None) -> Tensor:
-        """uint8 [N, H, W, C] of z [N, z_dim], psi [N] in (0, 1], which pulls z towards its mean, and y int64 [N].
+    def forward(self, z: Tensor, psi: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`OUTPUTS` of z [N, z_dim], psi [N] in (0, 1], which pulls z towards its mean, and y int64 [N].
 
         Reference: Brock et al., "Large Scale GAN Training", 2018, arXiv:1809.11096, section 3.1; scaled, not resampled,
         so that a picture changes smoothly with psi.
         """
-        return as_bytes(self.generator(z * psi.unsqueeze(1), y))
+        images = self.generator(z * psi.unsqueeze(1), y)
+        return as_bytes(images), is_finite(images)
 
 
 def sampling_graph(generator: nn.Module, z_dim: int, classes: tuple[str, ...], output: Picture) -> Graph:
@@ -109,14 +121,17 @@ def sampling_graph(generator: nn.Module, z_dim: int, classes: tuple[str, ...], o
         pixels = Sampler(run, latent)(seeds, np.repeat(np.arange(rows), SHEET_COLUMNS))
         return pixels.reshape(rows, SHEET_COLUMNS, *pixels.shape[1:])
 
-    def golden(run: RunGraph) -> tuple[Golden, ...]:
+    def golden(run: RunGraph) -> tuple[tuple[Golden, ...], NDArray[np.uint8]]:
         """The same few seeds of every class."""
-        labels = np.repeat(np.arange(num_classes), len(GOLDEN_SEEDS))
-        seeds = np.tile(np.array(GOLDEN_SEEDS, np.uint64), num_classes)
-        return tuple(
+        shown = min(num_classes, GOLDEN_CLASSES)
+        labels = np.repeat(np.arange(shown), len(GOLDEN_SEEDS))
+        seeds = np.tile(np.array(GOLDEN_SEEDS, np.uint64), shown)
+        pixels = Sampler(run, latent)(seeds, labels)
+        goldens = tuple(
             Golden(seed=int(seed), label=int(label) if classes else None, pixels_sha256=pixels_sha256(picture))
-            for seed, label, picture in zip(seeds, labels, Sampler(run, latent)(seeds, labels), strict=True)
+            for seed, label, picture in zip(seeds, labels, pixels, strict=True)
         )
+        return goldens, pixels
 
     return Graph(
         module=SampledGenerator(generator),

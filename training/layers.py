@@ -23,6 +23,14 @@ def as_bytes(images: Tensor) -> Tensor:
     return levels.to(torch.uint8).permute(0, 2, 3, 1)
 
 
+def is_finite(images: Tensor) -> Tensor:
+    """Whether pictures can be made of images [N, C, H, W], bool [N]: NaN and infinity do not show in bytes any more.
+
+    One sum per image, in which either survives: it costs an exported graph next to nothing.
+    """
+    return torch.isfinite(images.float().sum((1, 2, 3)))
+
+
 class ProjectionHead(nn.Module):
     """Two scores from features: "is it real" and "does it match the class"; the logit is their sum.
 

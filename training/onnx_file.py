@@ -29,8 +29,11 @@ def write_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[s
         outputs: names of what forward returns.
 
     Raises:
-        ExportError: if the graph draws random numbers or is not a valid ONNX model.
+        ExportError: if a weight is not finite, the graph draws random numbers, or it is not a valid ONNX model.
     """
+    broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise ExportError(f"NaN or infinity in {', '.join(broken[:5])}; go back to a state before the run diverged")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nobody needs here
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from service.bundle import Bundle
-from service.manifest import GENERATOR_FILE, Manifest
+from service.manifest import GENERATOR_FILE, GOLDEN_FILE, Manifest
+from service.trial import Trial
 from training.graph import Sampler, open_graph
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -25,10 +26,18 @@ def test_bundle_loads(directory):
         assert picture.std() > 5  # something is on it
 
 
+def test_a_service_that_trusts_nobody_serves_them():
+    with Trial(seconds=60, max_bytes=4 * 2**30) as trial:
+        for directory in SHIPPED:
+            assert Bundle.load(directory, provider="cpu", check=trial).golden.result != "untested"
+
+
 @pytest.mark.parametrize("directory", SHIPPED, ids=lambda path: path.name)
 def test_bundle_says_how_good_it_is_and_where_it_comes_from(directory):
     manifest = Manifest.read(directory)
     assert manifest.golden
+    assert manifest.golden_made_on
+    assert GOLDEN_FILE in manifest.sha256
     assert manifest.metrics
     assert all(source.licence != "unstated" for source in manifest.data)
     assert all(metric.judge is None or metric.judge in name for name, metric in manifest.metrics.items())

@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.bundle import Bundle
+from service.catalog import Catalog
 from service.errors import ModelFailure
 from service.generator import Feed, Generator, Pixels
 from service.lifecycle import Lifecycle
@@ -30,6 +31,7 @@ from service.telemetry import Metrics
 
 MakeBundle = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[TestClient]]
+Refusal = Callable[..., str]
 
 
 def build_graph(
@@ -157,6 +159,27 @@ def digits(make_bundle: MakeBundle) -> Path:
     return make_bundle("digits", **DIGITS)
 
 
+@pytest.fixture
+def refusal(tmp_path: Path, plain: Path) -> Refusal:
+    """Load a hostile bundle beside a good one, which must be served all the same; why the other one is not."""
+
+    def load(**settings: Any) -> str:
+        catalog = Catalog.load(tmp_path / "models", provider="cpu", **settings)
+        assert list(catalog.bundles) == ["plain"]
+        good = catalog.bundles["plain"]
+        assert good.picture(good.sample(seed=1)).shape == (8, 8, 3)
+        (reason,) = catalog.refused.values()
+        return reason
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def make_bundle_in() -> MakeBundle:
+    """`write_bundle`, for servers that several tests share."""
+    return write_bundle
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with both, for tests that only read."""
@@ -192,7 +215,7 @@ def digits_bundle(digits: Path, load: Callable[[Path], Bundle]) -> Bundle:
 
 def lifecycle_of(models: Path, **settings: Any) -> Lifecycle:
     """What `create_app` takes; `settings` are those that differ."""
-    return Lifecycle(Settings(models_dir=models, **{"provider": "cpu", **settings}), Metrics())
+    return Lifecycle(Settings(models_dir=models, **{"provider": "cpu", "trial_seconds": 0, **settings}), Metrics())
 
 
 @contextmanager

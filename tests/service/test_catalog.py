@@ -1,4 +1,9 @@
+import json
 import logging
+import os
+import re
+import shutil
+import time
 
 import pytest
 
@@ -20,16 +25,79 @@ def test_serves_the_good_and_names_the_bad(tmp_path, plain, digits, make_bundle,
     assert "bundle tampered is refused: sha256" in caplog.text
 
 
-def test_an_unforeseen_failure_refuses_one_bundle(tmp_path, plain, digits, monkeypatch):
-    def load(directory, **settings):
-        raise RuntimeError("surprise")
+def test_an_unforeseen_failure_refuses_one_bundle(tmp_path, plain, digits, caplog):
+    def check(model, manifest):
+        if manifest.name == "digits":
+            raise RuntimeError("surprise")
 
-    monkeypatch.setattr("service.bundle.Bundle.load", load)
-    catalog = Catalog.load(tmp_path / "models")
-    assert catalog.refused == {
-        "digits": "unforeseen RuntimeError; the log has it",
-        "plain": "unforeseen RuntimeError; the log has it",
-    }
+    catalog = Catalog.load(tmp_path / "models", check=check)
+    assert list(catalog.bundles) == ["plain"]
+    assert catalog.refused == {"digits": "unforeseen RuntimeError; the log has it"}
+    assert "RuntimeError: surprise" in caplog.text
+
+
+def test_bundles_stand_in_the_order_of_their_names_however_long_they_take(tmp_path, make_bundle):
+    names = [f"bundle-{i}" for i in range(6)]
+    for name in names:
+        make_bundle(name)
+
+    def check(model, manifest):
+        time.sleep(0.05 if manifest.name < "bundle-2" else 0)
+
+    assert list(Catalog.load(tmp_path / "models", check=check).bundles) == names
+
+
+@pytest.mark.parametrize("name", ["A", "a b", "-a", "x" * 65, "zwei\nzeilen", "überall", os.fsdecode(b"\xff"), "..."])
+def test_a_directory_whose_name_none_may_have(tmp_path, plain, name, refusal, serve):
+    if name != "...":  # hidden, like all names that begin with a dot
+        shutil.copytree(plain, plain.with_name(name))
+        assert "name is none for a bundle" in refusal()
+    with serve() as client:
+        assert client.get("/readyz").status_code == 200
+        assert all(refused["name"].isprintable() for refused in client.get("/models").json()["refused"])
+        assert client.get("/metrics").status_code == 200
+
+
+def test_what_a_reason_quotes_forges_no_line_of_the_log(make_bundle, refusal, caplog):
+    directory = make_bundle("evil")
+    manifest = json.loads((directory / MANIFEST_FILE).read_text())
+    (directory / MANIFEST_FILE).write_text(json.dumps(manifest | {"\nERROR all is well\x1b[2J" + "x" * 9999: 1}))
+    reason = refusal()
+    assert reason.isprintable()
+    assert len(reason) < 600
+    assert "\nERROR all is well" not in caplog.text
+
+
+@pytest.mark.parametrize("target", ["outside", "nowhere", "loop"])
+def test_a_link_is_a_bundle_only_if_it_stays_in_the_directory(tmp_path, make_bundle, target, refusal):
+    if target == "outside":
+        make_bundle("loop").rename(tmp_path / "outside")
+    (tmp_path / "models").mkdir(exist_ok=True)
+    (tmp_path / "models" / "loop").symlink_to(target if target == "loop" else tmp_path / target)
+    reason = refusal()
+    assert {
+        "outside": "link out of the models directory",
+        "nowhere": "No such file or directory",
+        "loop": "symbolic links",
+    }[target] in reason
+
+
+def test_a_bundle_that_goes_while_it_is_loaded(tmp_path, plain, digits):
+    def check(model, manifest):
+        shutil.rmtree(plain.with_name(manifest.name))
+
+    assert list(Catalog.load(tmp_path / "models", check=check).bundles) == ["digits", "plain"]
+    assert Catalog.load(tmp_path / "models").why_empty().startswith("no bundle was found")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_bundle_that_may_not_be_read(make_bundle, refusal):
+    directory = make_bundle("secret")
+    directory.chmod(0)
+    try:
+        assert "Permission denied" in refusal()
+    finally:
+        directory.chmod(0o700)
 
 
 def test_no_path_is_told(tmp_path, make_bundle):
@@ -37,12 +105,20 @@ def test_no_path_is_told(tmp_path, make_bundle):
     assert str(tmp_path) not in Catalog.load(tmp_path / "models").refused["bare"]
 
 
-@pytest.mark.parametrize("name", ["models", "nowhere"])
-def test_no_bundles(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("models", "no bundle was found in the models directory (SERVICE_MODELS_DIR)"),
+        ("nowhere", "the models directory (SERVICE_MODELS_DIR) cannot be listed: No such file or directory"),
+        ("file", "the models directory (SERVICE_MODELS_DIR) cannot be listed: Not a directory"),
+    ],
+)
+def test_no_bundles(tmp_path, name, message):
     (tmp_path / "models").mkdir()
+    (tmp_path / "file").touch()
     catalog = Catalog.load(tmp_path / name)
-    assert catalog.why_empty() == "no bundle was found in the models directory (SERVICE_MODELS_DIR)"
-    with pytest.raises(NotReady, match="no bundle was found"):
+    assert catalog.why_empty() == message
+    with pytest.raises(NotReady, match=re.escape(message)):
         catalog.get(None, task="generate")
 
 

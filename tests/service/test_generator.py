@@ -3,7 +3,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from service.bundle import Bundle
-from service.errors import InvalidBundle, ModelFailure
+from service.errors import InvalidBundle, ModelFailure, NonFiniteOutput
 from service.generator import Generator
 from service.latents import draw
 from service.manifest import GENERATOR_FILE, Manifest
@@ -100,7 +100,9 @@ def test_rows_that_their_place_changes_are_run_alone(make_bundle):
 
 def test_what_is_never_the_same_is_unproven(make_bundle):
     random = [helper.make_node("RandomUniform", [], ["value"], shape=[1], low=0.0, high=255.0)]
-    with_noise = Bundle.load(make_bundle("noisy", graph=moody_graph(random))).generator
+    with_noise = Bundle.load(
+        make_bundle("noisy", graph=moody_graph(random)), check=lambda model, manifest: None
+    ).generator
     assert with_noise.determinism == "unproven; batch=1"
 
 
@@ -136,6 +138,69 @@ def test_refuses_a_fixed_batch_and_another_type(make_bundle, n, dtype, message):
         Bundle.load(
             make_bundle("odd", graph=moody_graph([helper.make_node("Identity", ["n"], ["value"])], n=n, dtype=dtype))
         )
+
+
+LOW = float(draw(range(32), 192).min()) - 1e-3
+"""No seed below 32 draws a value so low."""
+
+
+def finite_graph(dtype=TensorProto.BOOL, shape=("N",)):
+    """The root of z - LOW as pixels, and whether it is a number."""
+    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 192])
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 8, 8, 3])
+    finite = helper.make_tensor_value_info("finite", dtype, shape)
+    constants = [
+        helper.make_tensor("low", TensorProto.FLOAT, [], [LOW]),
+        helper.make_tensor("last", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("picture", TensorProto.INT64, [4], [-1, 8, 8, 3]),
+    ]
+    nodes = [
+        helper.make_node("Sub", ["z", "low"], ["above"]),
+        helper.make_node("Sqrt", ["above"], ["values"]),
+        helper.make_node("ReduceSum", ["values", "last"], ["sum"], keepdims=len(shape) - 1),
+        helper.make_node("IsNaN", ["sum"], ["broken"]),
+        helper.make_node("Not", ["broken"], ["whole"]),
+        helper.make_node("Cast", ["whole"], ["finite"], to=dtype),
+        helper.make_node("Cast", ["values"], ["bytes"], to=TensorProto.UINT8),
+        helper.make_node("Reshape", ["bytes", "picture"], ["pixels"]),
+    ]
+    graph = helper.make_graph(nodes, "finite", [z], [pixels, finite], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def test_what_is_not_finite_is_no_picture(make_bundle):
+    generator = Bundle.load(make_bundle("nan", graph=finite_graph(), latent={"z_dim": 192})).generator
+    z = np.ones((3, 192), np.float32)
+    assert generator.run({"z": z}).shape == (3, 8, 8, 3)
+    z[1, 5] = LOW - 1
+    with pytest.raises(NonFiniteOutput, match="NaN or infinity instead of a picture") as error:
+        generator.run({"z": z})
+    assert error.value.kind == "non-finite-output"
+    assert error.value.status == 500
+    assert generator.run({"z": z[2:]}).shape == (1, 8, 8, 3)
+
+
+def test_over_http_it_is_a_problem_of_its_own(make_bundle, serve):
+    make_bundle("nan", graph=finite_graph(), latent={"z_dim": 192})
+    bad_seed = next(seed for seed in range(32, 9999) if draw([seed], 192).min() < LOW)
+    with serve() as client:
+        assert client.post("/generate", json={"seed": 31}).status_code == 200
+        response = client.post("/generate", json={"seed": bad_seed})
+        assert response.status_code == 500
+        assert response.json()["type"] == "urn:ganery:problem:non-finite-output"
+        assert 'ganery_problems_total{kind="non-finite-output",model="nan"} 1.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (finite_graph(TensorProto.UINT8), r"finite is tensor\(uint8\); the contract says tensor\(bool\)"),
+        (finite_graph(shape=("N", 1)), "finite has shape"),
+    ],
+)
+def test_finite_is_one_boolean_for_each_row(make_bundle, graph, message):
+    with pytest.raises(InvalidBundle, match=message):
+        Bundle.load(make_bundle("odd", graph=graph, latent={"z_dim": 192}))
 
 
 def test_a_failing_run_keeps_its_cause(digits_bundle):

@@ -1,5 +1,4 @@
 import pytest
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
@@ -7,8 +6,9 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from service.app import Application
 from service.errors import ModelFailure, NotReady
-from service.problems import ProblemMiddleware, as_ganery_error
+from service.problems import ProblemMiddleware
 from service.telemetry import Metrics, TelemetryMiddleware
 
 
@@ -16,10 +16,9 @@ def ask(failure):
     async def fail(request):
         raise failure
 
-    app = Starlette(
+    app = Application(
         routes=[Route("/", fail)],
         middleware=[Middleware(TelemetryMiddleware, metrics=Metrics()), Middleware(ProblemMiddleware)],
-        exception_handlers={HTTPException: as_ganery_error},
     )
     return TestClient(app).get("/")
 
@@ -63,7 +62,7 @@ def test_an_answer_that_breaks_off_does_not_look_whole():
 
         return StreamingResponse(chunks())
 
-    app = Starlette(
+    app = Application(
         routes=[Route("/", breaking)],
         middleware=[Middleware(TelemetryMiddleware, metrics=Metrics()), Middleware(ProblemMiddleware)],
     )

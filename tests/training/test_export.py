@@ -9,13 +9,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, Metric, file_sha256
+from service.errors import NonFiniteOutput
+from service.golden import check_golden
+from service.graph_check import check_graph
+from service.manifest import GENERATOR_FILE, GOLDEN_FILE, MANIFEST_FILE, Manifest, Metric, file_sha256
 from training import export as export_module
 from training.__main__ import build
 from training.datasets import Pictures
 from training.export import Parity, export
 from training.graph import Sampler, open_graph
-from training.layers import as_bytes
+from training.layers import as_bytes, is_finite
 from training.onnx_file import ExportError, write_onnx
 from training.recipe import parse_recipe
 
@@ -41,7 +44,7 @@ def test_a_bundle_says_everything_about_itself(recipe, method, tmp_path):
     folder = tmp_path / "models" / "tiny"
     manifest = Manifest.read(folder)
     files = {path.name for path in folder.iterdir()}
-    assert files == {"generator.onnx", "manifest.json", "progress.webp", "samples.png"}
+    assert files == {"generator.onnx", "golden.npz", "manifest.json", "progress.webp", "samples.png"}
     assert manifest.sha256 == {name: file_sha256(folder / name) for name in files - {MANIFEST_FILE}}
     assert (manifest.name, manifest.task, manifest.classes) == ("tiny", "generate", ("above", "left"))
     assert manifest.latent is not None
@@ -64,6 +67,19 @@ def test_a_seed_is_the_same_picture_in_torch_and_in_the_bundle(recipe, method, t
     assert hashlib.sha256(pixels.tobytes()).hexdigest() == golden.pixels_sha256
 
 
+def test_golden_samples_match_where_they_were_made(recipe, method, tmp_path):
+    write(recipe, method, tmp_path / "tiny")
+    manifest = Manifest.read(tmp_path / "tiny")
+    sampler = Sampler(open_graph(tmp_path / "tiny" / GENERATOR_FILE), manifest.latent)
+
+    def make(seeds, labels):
+        return sampler(np.array(seeds, np.uint64), np.array(labels))
+
+    content = (tmp_path / "tiny" / GOLDEN_FILE).read_bytes()
+    report = check_golden(manifest, content, make, "CPUExecutionProvider")
+    assert (report.result, report.same_hardware, report.checked, report.largest) == ("matches", True, 4, 0)
+
+
 def test_the_graph_truncates_and_names_nothing_of_this_machine(recipe, method, tmp_path):
     write(recipe, method, tmp_path / "tiny")
     content = (tmp_path / "tiny" / GENERATOR_FILE).read_bytes()
@@ -80,7 +96,7 @@ def test_the_graph_truncates_and_names_nothing_of_this_machine(recipe, method, t
 def test_exporting_twice_gives_the_same_bytes(recipe, method, tmp_path):
     write(recipe, method, tmp_path / "a" / "tiny")
     write(recipe, method, tmp_path / "b" / "tiny")
-    for name in (GENERATOR_FILE, MANIFEST_FILE):
+    for name in (GENERATOR_FILE, GOLDEN_FILE, MANIFEST_FILE):
         assert (tmp_path / "a" / "tiny" / name).read_bytes() == (tmp_path / "b" / "tiny" / name).read_bytes()
 
 
@@ -104,6 +120,38 @@ def test_parity_is_one_level_on_a_thousandth(levels, share, holds):
 class Noisy(nn.Module):
     def forward(self, z):
         return z + torch.randn_like(z)
+
+
+def test_a_picture_that_is_not_finite_says_so():
+    images = torch.zeros(5, 1, 2, 2)
+    images[1, 0, 0, 0], images[2, 0, 1, 1], images[3, 0, 0] = (
+        torch.nan,
+        torch.inf,
+        torch.tensor([torch.inf, -torch.inf]),
+    )
+    assert is_finite(images).tolist() == [True, False, False, False, True]
+    assert is_finite(torch.full((1, 3, 64, 64), 10.0, dtype=torch.float16)).item()  # whose sum float16 does not hold
+
+
+def test_a_graph_that_is_not_finite_gives_no_picture(recipe, method, tmp_path):
+    write(recipe, method, tmp_path / "tiny")
+    run = open_graph(tmp_path / "tiny" / GENERATOR_FILE)
+    with pytest.raises(NonFiniteOutput):
+        run({"z": np.full((1, 4), np.nan, np.float32), "y": np.zeros(1, np.int64), "psi": np.ones(1, np.float32)})
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    module = nn.Linear(3, 2)
+    with torch.no_grad():
+        module.bias[1] = torch.inf
+    with pytest.raises(ExportError, match="NaN or infinity in bias"):
+        write_onnx(module, {"input": torch.zeros(2, 3)}, ["pixels"], tmp_path / "broken.onnx")
+    assert not (tmp_path / "broken.onnx").exists()
+
+
+def test_the_service_may_run_what_training_exports(recipe, method, tmp_path):
+    write(recipe, method, tmp_path / "tiny")
+    check_graph((tmp_path / "tiny" / GENERATOR_FILE).read_bytes())
 
 
 def test_randomness_inside_the_graph_is_refused(tmp_path):

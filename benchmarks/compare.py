@@ -1,0 +1,124 @@
+"""The measurements: every server beside the limit, long answers, many bundles. Figures are medians of the rounds."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks import limit, load, sampling
+from benchmarks.bundles import SHIPPED, alone, copies
+from benchmarks.environments import Unavailable
+from benchmarks.pictures import Pictures
+from benchmarks.servers import OUR_SERVER, Running, Server, running
+from service.cpus import available_cpus
+
+CONNECTIONS = (1, 8, 32, 128)
+SAMPLES = 1_000
+BUNDLES_AT_ONCE = 8
+
+
+def compare(bundle: Path, servers: Iterable[Server], rounds: int, seconds: float) -> dict[str, Any]:
+    """Every server and the limit, in every round once, so that a slow minute of the machine meets all of them."""
+    pictures = Pictures(bundle)
+    limits: list[dict[str, float]] = []
+    alone_ms: list[dict[str, float]] = []
+    measured: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    why_not: dict[str, str] = {}
+    steps = [(round_, server) for round_ in range(rounds) for server in (None, *servers)]
+    for _, server in (progress := tqdm(steps, desc=bundle.name)):
+        progress.set_postfix_str(server.title if server else "the limit")
+        if server is None:
+            limits.append({case: limit.pictures_per_second(case, bundle, "png", seconds) for case in limit.CASES})
+            threads = sorted({1, available_cpus()})
+            alone_ms.append({str(count): limit.milliseconds_of_one(bundle, count, seconds) for count in threads})
+        elif server.name not in why_not:
+            try:
+                with alone(bundle) as models, running(server, models, bundle.name) as started:
+                    measured[server.name].append(_one_round(started, pictures, seconds))
+            except Unavailable as error:
+                why_not[server.name] = str(error)
+    return {
+        "picture": list(pictures.pixels([0], [0]).shape[1:]),
+        "limit": _summary(limits),
+        "milliseconds_of_one_by_threads": _summary(alone_ms),
+        "servers": {
+            server.name: {"title": server.title, "unavailable": why_not[server.name]}
+            if server.name in why_not
+            else {"title": server.title, **_summary(measured[server.name])}
+            for server in servers
+        },
+    }
+
+
+def sample_many(rounds: int, seconds: float, case: str, many: int) -> dict[str, Any]:
+    """`POST /sample` of the shipped bundle, beside `case`, the limit's best arrangement, making the same."""
+    kinds: dict[str, limit.Kind] = {"tar": "png", "npz": "pixels"}
+    measured: dict[str, list[dict[str, float]]] = defaultdict(list)
+    growth: dict[str, float] = {}
+    with alone(SHIPPED) as models, running(OUR_SERVER, models, SHIPPED.name) as started:
+        for _ in tqdm(range(rounds), desc=f"/sample of {SAMPLES}"):
+            for format_, kind in kinds.items():
+                rate = sampling.stream(started, format_, SAMPLES, keep=True).pictures_per_second
+                best = limit.pictures_per_second(case, SHIPPED, kind, seconds)
+                measured[format_].append({"pictures_per_second": rate, "limit": best})
+    for format_ in tqdm(kinds, desc=f"/sample of {many}"):
+        # A server that has made nothing yet, or growth would hide in what the last answer left behind.
+        with alone(SHIPPED) as models, running(OUR_SERVER, models, SHIPPED.name) as started:
+            growth[format_] = round(sampling.stream(started, format_, many, keep=False).growth_megabytes, 1)
+    return {
+        "count": SAMPLES,
+        "many": many,
+        "formats": {
+            format_: {**_summary(rounds_), "growth_megabytes": growth[format_]} for format_, rounds_ in measured.items()
+        },
+    }
+
+
+def start_with_many(rounds: int) -> dict[str, Any]:
+    """How long until `BUNDLES_AT_ONCE` bundles are served, and what they weigh."""
+    starts = []
+    with copies(SHIPPED, BUNDLES_AT_ONCE) as models:
+        for _ in tqdm(range(rounds), desc=f"{BUNDLES_AT_ONCE} bundles"):
+            with running(OUR_SERVER, models, SHIPPED.name) as started:
+                starts.append({"ready_seconds": started.ready_seconds, "idle_megabytes": started.megabytes()})
+    return {"bundles": BUNDLES_AT_ONCE, **_summary(starts)}
+
+
+def or_why_not(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured, or why it could not be."""
+    try:
+        return measure()
+    except Unavailable as error:
+        return {"unavailable": str(error)}
+
+
+def _one_round(started: Running, pictures: Pictures, seconds: float) -> dict[str, Any]:
+    load.check(started, pictures)
+    idle = started.megabytes()
+    cells = {
+        str(connections): asdict(
+            load.measure(started, classes=pictures.classes, connections=connections, seconds=seconds)
+        )
+        for connections in CONNECTIONS
+    }
+    return {
+        "ready_seconds": started.ready_seconds,
+        "idle_megabytes": idle,
+        "loaded_megabytes": started.megabytes(),
+        "by_connections": cells,
+    }
+
+
+def _summary(rounds: list[Any]) -> Any:
+    """The same nesting with the median of the rounds for each number; errors are added up."""
+    first = rounds[0]
+    if not isinstance(first, Mapping):
+        return round(statistics.median(rounds), 4)
+    summary = {key: _summary([round_[key] for round_ in rounds]) for key in first}
+    if "errors" in first:
+        summary["errors"] = sum(round_["errors"] for round_ in rounds)
+    return summary

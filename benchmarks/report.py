@@ -1,0 +1,177 @@
+"""Results to what people read: Markdown tables, ratios first, and one figure."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+REFERENCE = "triton"
+# Okabe and Ito's colours, which stay apart for colour-blind readers; shapes stay apart in print.
+MARKS = [
+    ("#0072B2", "o"),
+    ("#D55E00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#E69F00", "v"),
+    ("#56B4E9", "P"),
+    ("#000000", "X"),
+]
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """All tables."""
+    machine = results["machine"]
+    parts = [
+        f"Measured on {results['date']} on {machine['cpus']} CPUs ({machine['cpu']}), which the load generator shares: "
+        f"{results['rounds']} round(s) of {results['seconds']} s, the median of each figure. "
+        + ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+        + "."
+    ]
+    for name, bundle in results["bundles"].items():
+        parts += _bundle(name, bundle)
+    if "sample" in results:
+        parts += _sample(results["sample"])
+    if "start" in results:
+        parts += _start(results)
+    return "\n\n".join(parts) + "\n"
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Throughput and p99 over connections, one row of panels for each bundle."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - only this needs it, and it takes a second
+
+    bundles = results["bundles"]
+    figure = Figure(figsize=(11, 0.8 + 3.6 * len(bundles)), layout="constrained")
+    lines: dict[str, Any] = {}
+    for row, (name, bundle) in zip(figure.subplots(len(bundles), 2, squeeze=False), bundles.items(), strict=True):
+        _, rate = _limit(bundle)
+        lines.setdefault("limit, in process", row[0].axhline(rate, color="grey", linestyle="--"))
+        drawn = [server for key, server in _measured(bundle).items() if "+" not in key]  # extras are in the tables
+        for server, (colour, marker) in zip(drawn, MARKS, strict=False):
+            connections = [int(count) for count in server["by_connections"]]
+            for panel, what in zip(row, ("pictures_per_second", "p99_ms"), strict=True):
+                values = [cell[what] or math.nan for cell in server["by_connections"].values()]
+                (line,) = panel.plot(connections, values, color=colour, marker=marker)
+            lines.setdefault(server["title"], line)
+        height, width, channels = bundle["picture"]
+        shape = f"{name}: {width} x {height} {'grey' if channels == 1 else 'RGB'}"
+        for panel, title in zip(row, ("pictures a second (more is better)", "p99, ms (less is better)"), strict=True):
+            panel.set_title(f"{shape}, {title}", fontsize=10)
+            panel.set_xscale("log", base=2)
+            panel.set_xticks(connections if drawn else [], [str(count) for count in connections] if drawn else [])
+            panel.set_xlabel("connections")
+            panel.grid(alpha=0.3)
+        row[0].set_ylim(bottom=0)
+        row[1].set_yscale("log")
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.savefig(path, dpi=150)
+
+
+def _bundle(name: str, bundle: dict[str, Any]) -> list[str]:
+    height, width, channels = bundle["picture"]
+    case, rate = _limit(bundle)
+    measured = _measured(bundle)
+    triton = measured.get(REFERENCE)
+    ratios, absolute = [], []
+    for server in bundle["servers"].values():
+        if "unavailable" in server:
+            ratios.append([server["title"], server["unavailable"]])
+            continue
+        cells = server["by_connections"]
+        rates = {count: cell["pictures_per_second"] for count, cell in cells.items()}
+        to_triton = [
+            _ratio(value, triton["by_connections"][count]["pictures_per_second"] if triton else 0)
+            for count, value in rates.items()
+        ]
+        ratios.append([server["title"], *(_ratio(value, rate) for value in rates.values()), *to_triton])
+        absolute.append(
+            [
+                server["title"],
+                *(_cell(cell) for cell in cells.values()),
+                f"{sum(cell['errors'] for cell in cells.values()):,}",
+                f"{server['idle_megabytes']['pss']:.0f} / {server['loaded_megabytes']['pss']:.0f}",
+                f"{server['ready_seconds']:.1f}",
+            ]
+        )
+    counts = list(next(iter(measured.values()))["by_connections"]) if measured else []
+    heading = f"### {name}: {width} x {height} {'grey' if channels == 1 else 'RGB'}"
+    return [
+        heading,
+        f"The limit is {rate:,.0f} pictures/s ({case}). Pictures/s as a ratio, by connections:",
+        _table(["server", *(f"to limit, {n}" for n in counts), *(f"to Triton, {n}" for n in counts)], ratios),
+        "Pictures/s / p50 in ms / p99 in ms by connections; errors; PSS in MB, idle / loaded; seconds to start:",
+        _table(["server", *counts, "errors", "PSS", "ready"], absolute),
+        "One connection, p50 over HTTP to one picture and its file in process:",
+        _table(["server", *_threads(bundle)], _one_connection(bundle)),
+        "What was tried for the limit:",
+        _table(["arrangement", "pictures/s"], [[case, f"{rate:,.0f}"] for case, rate in bundle["limit"].items()]),
+    ]
+
+
+def _cell(cell: dict[str, float]) -> str:
+    if not cell["pictures_per_second"]:
+        return "none in time"
+    return f"{cell['pictures_per_second']:,.0f} / {cell['p50_ms']:.1f} / {cell['p99_ms']:.1f}"
+
+
+def _threads(bundle: dict[str, Any]) -> list[str]:
+    return [
+        f"to {ms:.2f} ms, a session of {threads} thread{'s' * (threads != '1')}"
+        for threads, ms in bundle["milliseconds_of_one_by_threads"].items()
+    ]
+
+
+def _one_connection(bundle: dict[str, Any]) -> list[list[str]]:
+    bare = bundle["milliseconds_of_one_by_threads"].values()
+    return [
+        [server["title"], *(_ratio(next(iter(server["by_connections"].values()))["p50_ms"], ms) for ms in bare)]
+        for server in _measured(bundle).values()
+    ]
+
+
+def _sample(sample: dict[str, Any]) -> list[str]:
+    heading = "### Many pictures in one answer, `POST /sample`"
+    if "unavailable" in sample:
+        return [heading, f"Not measured: {sample['unavailable']}."]
+    rows = [
+        [
+            format_,
+            _ratio(measured["pictures_per_second"], measured["limit"]),
+            f"{measured['pictures_per_second']:,.0f}",
+            f"{measured['limit']:,.0f}",
+            f"{measured['growth_megabytes']:.0f}",
+        ]
+        for format_, measured in sample["formats"].items()
+    ]
+    growth = f"memory of {sample['many']:,}, MB over idle"
+    header = ["format", "to limit", f"pictures/s of {sample['count']:,}", "limit, without the container", growth]
+    return [heading, _table(header, rows)]
+
+
+def _start(results: dict[str, Any]) -> list[str]:
+    rows = []
+    one = results["bundles"]["fashion"]["servers"]["ours"]
+    for bundles, start in (("1 bundle", one), (f"{results['start'].get('bundles')} bundles", results["start"])):
+        if "unavailable" in start:
+            rows.append([bundles, start["unavailable"]])
+            continue
+        memory = start["idle_megabytes"]
+        rows.append([bundles, f"{start['ready_seconds']:.1f}", f"{memory['pss']:.0f}", f"{memory['rss']:.0f}"])
+    return ["### Starting, and idle", _table(["served", "ready, s", "PSS, MB", "RSS, MB"], rows)]
+
+
+def _limit(bundle: dict[str, Any]) -> tuple[str, float]:
+    case: str = max(bundle["limit"], key=bundle["limit"].__getitem__)
+    return case, bundle["limit"][case]
+
+
+def _measured(bundle: dict[str, Any]) -> dict[str, Any]:
+    return {name: server for name, server in bundle["servers"].items() if "unavailable" not in server}
+
+
+def _ratio(value: float, to: float) -> str:
+    return f"{value / to:.2f}" if to else "-"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    padded = [row + [""] * (len(header) - len(row)) for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *padded])

@@ -1,0 +1,147 @@
+"""One client's connection: uvicorn's protocol, with bounds on what precedes a request and on what follows an answer.
+
+uvicorn takes a head of any length at any pace, trailers without end and as many pipelined requests as can be sent, all
+of it into memory. It loses the body of a request that offers to speak HTTP/2 instead (Kludex/uvicorn#2722), which every
+Java client does. And it resets connections on which a request is under way while it stops.
+"""
+
+import asyncio
+import json
+import secrets
+import socket
+from asyncio import TimerHandle
+from typing import Any, ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.errors import GaneryError, HeadTooLarge, MalformedRequest
+from service.problems import MEDIA_TYPE
+
+HEAD_BYTES = 64 * 1024
+"""Most bytes of a request's line and headers, give or take one read."""
+HEAD_SECONDS = 10.0
+"""In which a head must come whole; the same for the rest of a body that nobody waits for any more."""
+PIPELINED = 16
+"""Most requests that wait on one connection for the answer to an earlier one."""
+LAST_SECONDS = 1.0
+"""While the server stops: in which a request that was under way may still arrive on a connection that was idle."""
+
+
+class Connection(HttpToolsProtocol):
+    """Counts and times what uvicorn does not, and answers what it cannot read with a problem document."""
+
+    unread_seconds: ClassVar[float] = 30.0
+    """After which the kernel drops a connection whose client acknowledges nothing of what was sent."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = False
+        self._head_bytes = 0
+        self._overdue: TimerHandle | None = None
+        self._stopping = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # Closing waits until all is sent, which is never if the client does not read. Only the kernel sees that.
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            milliseconds = round(self.unread_seconds * 1000)
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        self._overdue = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._in_time()
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        head = self.headers if self._in_head else None
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._pass_over(data[offer.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            # What a callback below has raised says more than the parser.
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, GaneryError) else MalformedRequest(f"this is not HTTP: {error}"))
+            return
+        if self._in_head and head is self.headers:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._refuse(HeadTooLarge(f"the request's line and headers are longer than {HEAD_BYTES} bytes"))
+        if self._overdue is None and self._idle:
+            self._overdue = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # a trailer is no header
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._in_time()
+        if self.parser.should_upgrade():
+            return  # not yet: it is parsed once more, without the offer
+        if len(self.pipeline) >= PIPELINED:
+            raise MalformedRequest(f"more than {PIPELINED} requests wait on this connection; open another")
+        super().on_headers_complete()
+        if self._stopping:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """The server stops. Each connection ends with an answer, which says so; one that is idle, after a moment."""
+        self._stopping = True
+        if self._idle:
+            self._unset_keepalive_if_required()
+            self.loop.call_later(LAST_SECONDS, self._close_if_idle)
+        else:
+            super().shutdown()
+
+    @property
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _close_if_idle(self) -> None:
+        if self._idle:
+            self.transport.close()
+
+    def _in_time(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def _pass_over(self, rest: bytes) -> None:
+        """The client offers another protocol. A server may go on as if it had not (RFC 9110, section 7.8)."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(MalformedRequest("CONNECT is for proxies; this is none"))
+            return
+        lines = [b"%b %b HTTP/1.1" % (method, self.url)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
+
+    def _refuse(self, error: GaneryError) -> None:
+        self.logger.warning("a connection is closed: %s", error.detail)
+        # In the middle of another answer, a second one would be taken for a part of it.
+        if not self.pipeline and (self._idle or not self.cycle.response_started):
+            request_id = secrets.token_hex(8)
+            body = json.dumps({**error.problem(), "request_id": request_id})
+            lines = [
+                f"HTTP/1.1 {int(error.status)} {error.status.phrase}",
+                f"content-type: {MEDIA_TYPE}",
+                f"content-length: {len(body)}",
+                f"x-request-id: {request_id}",
+                "connection: close",
+            ]
+            self.transport.write("\r\n".join([*lines, "", body]).encode("ascii"))
+        self.transport.close()

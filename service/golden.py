@@ -1,0 +1,200 @@
+"""Golden samples: a few pictures made at export, made again here before anybody is served, and compared.
+
+On the hardware that made them they must be equal, pixel by pixel: otherwise something is broken, and the bundle is not
+served. Elsewhere other kernels round otherwise, and the difference is measured and told.
+"""
+
+import hashlib
+import io
+import platform
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.errors import InvalidBundle
+from service.manifest import GOLDEN_FILE, Hardware, Manifest
+
+Pixels = NDArray[np.uint8]
+Make = Callable[[Sequence[int], Sequence[int | None]], Pixels]
+"""Seeds and labels -> uint8 [N, height, width, channels], without truncation."""
+
+GoldenResult = Literal["matches", "differs", "untested"]
+
+ROWS = 2
+"""Samples that are made at once."""
+SECONDS = 5.0
+"""After that no more of them are made: a large generator has a thousand classes, and somebody waits for it."""
+MAX_BYTES = 256 * 2**20
+"""Of their pixels: what a small file may unpack to."""
+HEADER_BYTES = 256
+"""Most of what an array's file holds besides its values."""
+
+CPUINFO = Path("/proc/cpuinfo")
+EXTENSIONS = frozenset(
+    ["sse4_1", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni",
+     "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "fphp", "i8mm",
+     "bf16", "sve", "sve2", "sme", "sme2", "vsx", "vx", "lsx", "lasx"]
+)  # fmt: skip
+"""As Linux names them in /proc/cpuinfo."""
+
+
+class GoldenReport(BaseModel):
+    """What came of making a bundle's golden samples again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    result: GoldenResult = Field(description="whether this replica makes them pixel by pixel")
+    checked: int = Field(default=0, description="how many were made again")
+    same_hardware: bool | None = Field(
+        default=None, description="whether this is the hardware that made them; null if the bundle does not say"
+    )
+    largest: int | None = Field(default=None, description="difference, in levels of 255; null if it is not known")
+    mean: float | None = Field(
+        default=None, description="difference over all values, in levels; null if it is not known"
+    )
+
+    def __str__(self) -> str:
+        if self.result == "untested":
+            return "untested"
+        where = {True: "the same hardware", False: "other hardware", None: "unknown hardware"}[self.same_hardware]
+        by = (
+            ""
+            if self.largest is None or not self.largest
+            else f" by at most {self.largest} levels, {self.mean:.3g} on average"
+        )
+        return f"{self.checked} made again on {where}: {self.result}{by}"
+
+
+def this_hardware(provider: str) -> Hardware:
+    """What may change a pixel here.
+
+    The processor's name and its extensions are those of the first processor in /proc/cpuinfo; elsewhere than on Linux
+    Python's `platform.processor()` is the name, and extensions are not known.
+
+    Args:
+        provider: as an ONNX Runtime session names it.
+    """
+    cpuinfo = _first_processor()
+    name = cpuinfo.get("model name") or " ".join(
+        f"{key} {cpuinfo[key]}" for key in ("CPU implementer", "CPU part", "CPU variant") if key in cpuinfo
+    )
+    flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or cpuinfo.get("features") or "").split()
+    return Hardware(
+        machine=platform.machine(),
+        cpu=(name or platform.processor())[:200],
+        extensions=tuple(sorted(EXTENSIONS.intersection(flags))),
+        provider=provider,
+        onnxruntime=_onnxruntime_version(),
+    )
+
+
+def save_pixels(pixels: Pixels, path: Path) -> None:
+    """Write the golden samples' pixels, uint8 [N, height, width, channels] in the manifest's order."""
+    np.savez_compressed(path, pixels=pixels)
+
+
+def check_golden(manifest: Manifest, content: bytes | None, make: Make, provider: str) -> GoldenReport:
+    """Make a bundle's golden samples again.
+
+    Args:
+        content: of `golden.npz`; None if the bundle has none, and then a difference cannot be measured.
+        make: runs the generator.
+        provider: what it runs on.
+
+    Raises:
+        InvalidBundle: if they differ on the hardware that made them, or are not what the manifest says.
+    """
+    if not manifest.golden:
+        return GoldenReport(result="untested")
+    _check_labels(manifest)
+    expected = None if content is None else _read_pixels(content, manifest)
+    made_on = manifest.golden_made_on
+    same_hardware = None if made_on is None else made_on == this_hardware(provider)
+    until = monotonic() + SECONDS
+    checked, equal, largest, total = 0, True, 0, 0
+    while checked < len(manifest.golden) and (not checked or monotonic() < until):
+        part = manifest.golden[checked : checked + ROWS]
+        pixels = make([golden.seed for golden in part], [golden.label for golden in part])
+        equal &= all(_sha256(row) == golden.pixels_sha256 for row, golden in zip(pixels, part, strict=True))
+        if expected is not None:
+            difference = np.abs(pixels.astype(np.int16) - expected[checked : checked + ROWS])
+            largest, total = max(largest, int(difference.max())), total + int(difference.sum())
+        checked += len(part)
+    known = expected is not None
+    report = GoldenReport(
+        result="matches" if equal else "differs",
+        checked=checked,
+        same_hardware=same_hardware,
+        largest=largest if known else None,
+        mean=total / (checked * _values(manifest)) if known else None,
+    )
+    if not equal and same_hardware:
+        raise InvalidBundle(f"golden samples: {report}; the graph, ONNX Runtime or this machine is not what it was")
+    return report
+
+
+def _check_labels(manifest: Manifest) -> None:
+    num_classes = len(manifest.classes or ())
+    for golden in manifest.golden:
+        if (golden.label is not None) != bool(num_classes) or (golden.label or 0) >= max(num_classes, 1):
+            raise InvalidBundle(f"golden sample {golden.seed} has label {golden.label}, of {num_classes} classes")
+
+
+def _read_pixels(content: bytes, manifest: Manifest) -> Pixels:
+    output = manifest.output
+    shape = (len(manifest.golden), output.height, output.width, output.channels)
+    largest = min(len(manifest.golden) * _values(manifest), MAX_BYTES) + HEADER_BYTES
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open("pixels.npy") as stream:
+            unpacked = stream.read(largest + 1)  # never more, whatever the archive promises or holds
+        if len(unpacked) > largest:
+            raise InvalidBundle(f"{GOLDEN_FILE} unpacks to more than {largest} bytes")
+        pixels: Pixels = np.load(io.BytesIO(unpacked), allow_pickle=False)
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise InvalidBundle(f"{GOLDEN_FILE} holds no array of the name pixels that can be read") from error
+    if pixels.dtype != np.uint8 or pixels.shape != shape:
+        raise InvalidBundle(f"{GOLDEN_FILE} holds {pixels.dtype} {pixels.shape}; the manifest implies uint8 {shape}")
+    if any(_sha256(row) != golden.pixels_sha256 for row, golden in zip(pixels, manifest.golden, strict=True)):
+        raise InvalidBundle(f"{GOLDEN_FILE} does not hold the pixels whose hashes stand in the manifest")
+    return pixels
+
+
+def _values(manifest: Manifest) -> int:
+    """Of one picture."""
+    output = manifest.output
+    return (output.height or 0) * (output.width or 0) * output.channels
+
+
+def _sha256(picture: Pixels) -> str:
+    return hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest()
+
+
+def _first_processor() -> dict[str, str]:
+    try:
+        lines = CPUINFO.read_text(errors="replace").split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def _onnxruntime_version() -> str:
+    import onnxruntime  # noqa: PLC0415
+
+    return str(onnxruntime.__version__)

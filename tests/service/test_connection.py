@@ -1,0 +1,233 @@
+"""Raw bytes against uvicorn with our protocol, around an application that only echoes. No bundles, no processes."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import uvicorn
+
+from service import connection
+from service.connection import HEAD_BYTES, PIPELINED, Connection
+
+PATIENCE = 60  # seconds; a busy machine is no failure
+FLOOD = 16 * 2**20  # bytes: far more than a socket's buffers hold
+
+Talk = Callable[..., bytes]
+
+
+async def echo(scope, receive, send):
+    if scope["path"] == "/early":  # answers before it has read
+        body, more = b"", False
+    else:
+        body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    names = b",".join(name for name, _ in scope["headers"] if name.startswith(b"x-"))
+    headers = [(b"content-length", str(len(body)).encode()), (b"x-names", names)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+def server() -> Iterator[uvicorn.Server]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(echo, http=Connection, ws="none", lifespan="off", log_config=None, timeout_keep_alive=60)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    address = listener.getsockname()
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    server.address = address
+    yield server
+    server.should_exit = True
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def connect(server: uvicorn.Server) -> Callable[[], socket.socket]:
+    return lambda: socket.create_connection(server.address, timeout=PATIENCE)
+
+
+def until_closed(client: socket.socket) -> bytes:
+    received = b""
+    try:
+        while more := client.recv(65536):
+            received += more
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def flood(client: socket.socket, endless: bytes, *, pause: float = 0) -> int:
+    """Bytes sent until the server wanted no more; `FLOOD` if it never had enough."""
+    sent = 0
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while sent < FLOOD and time.monotonic() < deadline:
+            sent += client.send(endless)
+            time.sleep(pause)
+    except ConnectionError:
+        return sent
+    return FLOOD
+
+
+@pytest.fixture
+def talk(connect: Callable[[], socket.socket]) -> Talk:
+    """What comes back until the server closes, after pieces have been sent one by one."""
+
+    def send(*pieces: bytes) -> bytes:
+        with connect() as client:
+            for piece in pieces:
+                client.sendall(piece)
+                time.sleep(0.02)  # so that each is read on its own
+            return until_closed(client)
+
+    return send
+
+
+def post(body: bytes, *headers: bytes, path: bytes = b"/") -> bytes:
+    length = b"Content-Length: %d" % len(body)
+    return b"\r\n".join([b"POST %b HTTP/1.1" % path, b"Host: x", length, *headers, b"", body])
+
+
+LAST = b"Connection: close"
+
+
+@pytest.mark.parametrize("at", [1, 60, -3])
+def test_requests_come_in_any_pieces(talk, at):
+    ask = post(b"body", LAST)
+    assert talk(ask[:at], ask[at:]).endswith(b"\r\n\r\nbody")
+    assert talk(b"\r\n\r\n", ask).endswith(b"\r\n\r\nbody")
+
+
+def test_one_connection_takes_request_after_request(talk):
+    assert talk(post(b"one"), post(b"two") + post(b"three", LAST)).count(b" 200 OK") == 3
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_offer_to_speak_http2_is_passed_over(talk, chunked):
+    offer = [b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"]
+    ask = post(b"body", *offer, b"X-Mine: 1")
+    if chunked:
+        head = post(b"", *offer, b"X-Mine: 1").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+        ask = head + b"4\r\nbody\r\n0\r\n\r\n"
+    for pieces in ([ask], [ask[:-6], ask[-6:]], [ask[:40], ask[40:]]):
+        answer = talk(*pieces, post(b"next", LAST))
+        assert answer.count(b"x-names: x-mine\r\n\r\nbody") == 1
+        assert answer.endswith(b"next")
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffffffff\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}XX",
+    ],
+)
+def test_what_is_not_http_is_a_problem(talk, nonsense):
+    head, _, body = talk(nonsense).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n")
+    assert b"urn:ganery:problem:malformed-request" in body
+
+
+@pytest.mark.parametrize(
+    ("beginning", "endless"),
+    [
+        (b"GET / HTTP/1.1\r\nX: ", b"a" * 65536),
+        (b"GET / HTTP/1.1\r\n", b"a: b\r\n" * 10000),
+        (b"GET /", b"a" * 65536),
+        (b"", b"GET / HTTP/1.1\r\n\r\n" * 1000),
+    ],
+)
+def test_what_has_no_end_is_cut(connect, beginning, endless):
+    with connect() as client:
+        client.sendall(beginning)
+        assert flood(client, endless) < FLOOD
+
+
+@pytest.mark.parametrize("beginning", [b"GET / HTTP/1.1\r\nX: ", b"GET /"])
+def test_too_long_a_head_is_told_so(talk, beginning):
+    half = b"a" * (HEAD_BYTES // 2)
+    answer = talk(beginning, half, half, b"a")
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"urn:ganery:problem:head-too-large" in answer
+
+
+def test_a_head_may_be_long(talk):
+    ask = post(b"body", LAST, b"X-Long: " + b"a" * (HEAD_BYTES // 2))
+    assert talk(ask[:1000], ask[1000:]).endswith(b"body")
+
+
+def test_trailers_are_no_headers(talk):
+    head = post(b"", LAST).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    answer = talk(head, b"4\r\nbody\r\n0\r\nX-Trailer: 1\r\n\r\n")
+    assert answer.endswith(b"body")
+    assert b"x-trailer" not in answer
+
+
+def test_many_requests_may_wait_but_not_too_many(talk):
+    assert talk(post(b"") * PIPELINED + post(b"", LAST)).count(b" 200 OK") == PIPELINED + 1
+    assert talk(post(b"") * (PIPELINED + 2)).count(b" 200 OK") <= 1
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[b""], [b"\r\n"], [b"GET / HT"], [b"GET / HTTP/1.1\r\nX: y\r\n"], [post(b""), b"GET /"], [post(b""), b"\r\n"]],
+)
+def test_a_head_must_come_in_time(monkeypatch, talk, pieces):
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
+    began = time.monotonic()
+    assert talk(*pieces).count(b" 200 OK") == len(pieces) - 1
+    assert time.monotonic() - began < PATIENCE / 2  # the keep-alive timeout alone would take all of it
+
+
+def test_a_body_that_nobody_waits_for_does_not_go_on_for_ever(monkeypatch, connect):
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
+    with connect() as client:
+        client.sendall(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        assert flood(client, b"a", pause=0.01) < FLOOD
+
+
+def test_who_reads_nothing_is_dropped_by_the_kernel(monkeypatch, server):
+    monkeypatch.setattr(Connection, "unread_seconds", 0.5)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        client.settimeout(PATIENCE)
+        client.connect(server.address)
+        client.sendall(post(b"a" * FLOOD, LAST))
+        deadline = time.monotonic() + PATIENCE
+        while server.server_state.connections and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not server.server_state.connections
+
+
+def test_while_it_stops_a_request_that_is_under_way_is_answered(connect, server):
+    with connect() as used, connect() as unused, connect() as forgotten:
+        used.sendall(post(b"first"))
+        while not used.recv(65536).endswith(b"first"):
+            pass
+        server.should_exit = True
+        time.sleep(0.3)  # it has stopped listening
+        for client in (used, unused):
+            client.sendall(post(b"second"))
+            answer = until_closed(client)
+            assert answer.endswith(b"second")
+            assert b"connection: close" in answer
+        assert until_closed(forgotten) == b""
