@@ -179,7 +179,9 @@ class Batcher:
             if not self._threads:
                 self._start()
             self._changed.notify()
-        job.future.add_done_callback(lambda _: self._leave(job))
+        # Not a function that holds the job: the job holds the future, and a circle would keep every result alive until
+        # the collector comes.
+        job.future.add_done_callback(self._leave)
         return job.future
 
     def enter_stream(self) -> None:
@@ -229,15 +231,15 @@ class Batcher:
                 retry_after=retry_after,
             )
 
-    def _leave(self, job: _Job[Any]) -> None:
+    def _leave(self, future: "Future[Any]") -> None:
         """Give a place in the queue back at once: work that nobody waits for must not keep other work out."""
-        if not job.future.cancelled():
+        if not future.cancelled():
             return
         with self._changed:
-            queue = self._queues[job.priority]
-            if job not in queue:
+            waiting = (job for queue in self._queues.values() for job in queue if job.future is future)
+            if (job := next(waiting, None)) is None:
                 return  # a runner has met it already
-            queue.remove(job)
+            self._queues[job.priority].remove(job)
             self._rows -= job.work.rows
             self._pixels -= job.work.pixels
         self.observer.rejected("gone" if job.deadline > monotonic() else "deadline")

@@ -57,7 +57,9 @@ class Pieces(Generic[T]):
             self.close()
             raise StopIteration
         done = self._under_way[0].result()
-        self._under_way.popleft()
+        with self._lock:
+            self._check_open()
+            self._under_way.popleft()
         return done.value
 
     def close(self) -> None:
@@ -68,8 +70,9 @@ class Pieces(Generic[T]):
             self._closed = True
             if self._entered:
                 self._batcher.leave_stream()
-            for future in list(self._under_way):
+            for future in self._under_way:
                 future.cancel()
+            self._under_way.clear()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -77,17 +80,25 @@ class Pieces(Generic[T]):
 
 
 class PiecesResponse(StreamingResponse):
-    """An answer of chunks that are made of pieces; however it ends, they are closed."""
+    """An answer of chunks that are made of pieces; however it ends, they are closed and let go of."""
 
-    def __init__(self, pieces: Pieces[T], chunks: Iterable[bytes], *, media_type: str, headers: dict[str, str]) -> None:
-        super().__init__(chunks, media_type=media_type, headers=headers)
+    def __init__(self, pieces: Pieces[T], chunks: Iterator[bytes], *, media_type: str, headers: dict[str, str]) -> None:
+        super().__init__(self._taken(), media_type=media_type, headers=headers)
         self.pieces = pieces
+        self.chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             self.pieces.close()
+            # An answer that is broken off lives on in the cycles of its exception until the collector comes; megabytes
+            # of pictures must not.
+            self.chunks = iter(())
+
+    def _taken(self) -> Iterator[bytes]:
+        while (chunk := next(self.chunks, None)) is not None:
+            yield chunk
 
 
 async def stream(

@@ -1,4 +1,6 @@
+import gc
 import threading
+import weakref
 from concurrent.futures import wait
 from time import monotonic
 
@@ -255,6 +257,23 @@ def test_tells_how_long_a_batch_has_been_running(busy):
     assert batcher.busy_seconds >= 0.05
     echo.gate.set()
     first.result(10)
+
+
+@pytest.mark.parametrize("priority", ["interactive", "bulk"])
+def test_a_result_that_nobody_holds_is_freed_without_the_collector(make_batcher, priority):
+    class Picture:
+        pass
+
+    batcher = make_batcher(Echo())
+    gc.disable()
+    try:
+        future = batcher.submit(Work(1, 1, lambda: {"n": np.array([1])}, lambda _: Picture()), priority=priority)
+        alive = weakref.ref(future.result(10).value)
+        del future
+        batcher.submit(numbers(2)).result(10)  # a runner holds its last batch until the next
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 @settings(max_examples=30, deadline=None)

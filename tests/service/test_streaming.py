@@ -1,7 +1,10 @@
 """Long answers, behind a real server: only there can a client leave, or an answer break off."""
 
+import asyncio
+import gc
 import io
 import threading
+import weakref
 import zipfile
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
@@ -13,7 +16,7 @@ from service.archives import ARCHIVES
 from service.batcher import Batcher, Limits, Work
 from service.cpus import available_cpus
 from service.errors import Overloaded
-from service.streaming import CHUNK, Pieces, joined
+from service.streaming import CHUNK, Pieces, PiecesResponse, joined
 
 MANY = {"seed": 0, "count": 20_000, "format": "tar"}
 pytestmark = pytest.mark.usefixtures("plain")
@@ -101,6 +104,34 @@ def test_small_chunks_are_joined():
     assert list(joined([], size=3)) == []
 
 
+def test_an_answer_that_is_broken_off_lets_go_of_what_it_was_made_of(batcher):
+    def write(pieces):
+        for _ in pieces:
+            yield b"x"
+
+    pieces = Pieces(batcher, map(number, range(100)))
+    chunks = write(pieces)
+    response, left = PiecesResponse(pieces, chunks, media_type="x/y", headers={}), asyncio.Event()
+    alive = weakref.ref(chunks)
+    del chunks
+
+    async def send(message):
+        if message.get("body"):
+            left.set()
+
+    async def receive():
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    gc.disable()
+    try:
+        asyncio.run(response({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send))
+        assert alive() is None
+    finally:
+        gc.enable()
+    next(Pieces(batcher, [number(1)]))  # the only place is free
+
+
 @pytest.mark.parametrize("name", STREAMED)
 def test_an_answer_that_fails_half_way_is_never_a_normal_end(gate, listen, caplog, name):
     gate.fails_after = 50
@@ -137,10 +168,11 @@ def test_one_stream_too_many_is_told_before_it_begins(gate, listen, name):
         assert len(first_chunk + next(chunks)) > CHUNK  # and the first goes on
 
 
-def test_a_client_that_leaves_ends_the_work(gate, listen, eventually):
+@pytest.mark.parametrize("name", STREAMED)
+def test_a_client_that_leaves_ends_the_work(gate, listen, eventually, name):
     gate.opened.set()
     with listen(max_streams=1) as server:
-        with server.stream("/sample", MANY) as response:
+        with server.stream("/sample", {**MANY, "format": name}) as response:
             next(response.iter_bytes())
         eventually(lambda: server.client.post("/sample", json={"count": 1}).status_code == 200)
         assert server.waiting == 0
