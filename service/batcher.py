@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Condition, Thread
 from time import monotonic
 from typing import Any, Generic, Literal, Protocol, TypeVar
+from weakref import ref
 
 import numpy as np
 
@@ -179,7 +181,8 @@ class Batcher:
             if not self._threads:
                 self._start()
             self._changed.notify()
-        job.future.add_done_callback(lambda _: self._leave(job))
+        # Weakly: a future that held its job would, with the result, be left to the collector.
+        job.future.add_done_callback(partial(self._leave, ref(job)))
         return job.future
 
     def enter_stream(self) -> None:
@@ -229,9 +232,10 @@ class Batcher:
                 retry_after=retry_after,
             )
 
-    def _leave(self, job: _Job[Any]) -> None:
+    def _leave(self, entry: "ref[_Job[Any]]", future: "Future[Any]") -> None:
         """Give a place in the queue back at once: work that nobody waits for must not keep other work out."""
-        if not job.future.cancelled():
+        job = entry() if future.cancelled() else None
+        if job is None:
             return
         with self._changed:
             queue = self._queues[job.priority]
