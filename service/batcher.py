@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Condition, Thread
 from time import monotonic
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
+from weakref import ref
 
 import numpy as np
 
@@ -97,6 +99,30 @@ class _Job(Generic[T]):
     since: float = field(default_factory=monotonic)
 
 
+class _Queue:
+    """Jobs of one priority, in the order in which they came, and what they add up to."""
+
+    def __init__(self) -> None:
+        self.jobs: deque[_Job[Any]] = deque()
+        self.rows = 0
+        self.pixels = 0
+
+    def add(self, job: _Job[Any]) -> None:
+        self.jobs.append(job)
+        self.rows += job.work.rows
+        self.pixels += job.work.pixels
+
+    def remove(self, job: _Job[Any]) -> None:
+        """At no cost if it is the first.
+
+        Raises:
+            ValueError: if it is not there.
+        """
+        self.jobs.remove(job)
+        self.rows -= job.work.rows
+        self.pixels -= job.work.pixels
+
+
 class Batcher:
     """The queue and the threads that empty it. They start with the first work and end with `close`.
 
@@ -126,10 +152,8 @@ class Batcher:
         self._generator = generator
         self._limits = limits or Limits()
         self._changed = Condition()
-        self._queues: dict[Priority, deque[_Job[Any]]] = {"interactive": deque(), "bulk": deque()}
-        self._rows = 0
+        self._queues: dict[Priority, _Queue] = {"interactive": _Queue(), "bulk": _Queue()}
         self._running = 0
-        self._pixels = 0
         self._streams = 0
         self._idle = 0
         self._since_bulk = 0
@@ -140,12 +164,15 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Rows in the queue."""
-        return self._rows
+        return sum(queue.rows for queue in self._queues.values())
 
     @property
     def wait_seconds(self) -> float:
-        """How long a row that comes now will wait for a runner, at the speed measured."""
-        return (self._rows + self._running) * self.seconds_per_row / self.runners
+        """How long an interactive row that comes now will wait for a runner, at the speed measured."""
+        interactive, bulk = (self._queues[priority].rows for priority in get_args(Priority))
+        # Bulk work waits behind it, but for the batches that begin with bulk.
+        between = min(bulk, self.max_rows * math.ceil(interactive / (self.max_rows * (BULK_EVERY - 1))))
+        return (interactive + between + self._running) * self.seconds_per_row / self.runners
 
     @property
     def busy_seconds(self) -> float:
@@ -173,15 +200,12 @@ class Batcher:
             # Bulk streams were admitted as a whole, keep little in the queue each, and are never cut in the middle.
             if priority == "interactive":
                 self._admit(job)
-            self._queues[priority].append(job)
-            self._rows += work.rows
-            self._pixels += work.pixels
+            self._queues[priority].add(job)
             if not self._threads:
                 self._start()
             self._changed.notify()
-        # Not a function that holds the job: the job holds the future, and a circle would keep every result alive until
-        # the collector comes.
-        job.future.add_done_callback(self._leave)
+        # Weakly: a future that held its job would, with the result, be left to the collector.
+        job.future.add_done_callback(partial(self._leave, ref(job)))
         return job.future
 
     def enter_stream(self) -> None:
@@ -213,35 +237,35 @@ class Batcher:
             thread.join()
 
     def _admit(self, job: _Job[Any]) -> None:
-        work, limits = job.work, self._limits
+        # Of interactive work alone: long answers have their own limit, and must not keep short ones out.
+        work, limits, queue = job.work, self._limits, self._queues["interactive"]
         retry_after = max(1, math.ceil(self.wait_seconds))
-        if self._rows and (self._rows + work.rows > limits.rows or self._pixels + work.pixels > limits.pixels):
+        if queue.rows and (queue.rows + work.rows > limits.rows or queue.pixels + work.pixels > limits.pixels):
             self.observer.rejected("queue_full")
             raise Overloaded(
-                f"{self._rows} pictures are waiting, {self.wait_seconds:.1f} seconds of work, and no more may wait",
+                f"{queue.rows} pictures are waiting, {self.wait_seconds:.1f} seconds of work, and no more may wait",
                 retry_after=retry_after,
             )
         # Its own share counts as well: a result that is ready when the deadline strikes comes too late.
         needed = self.wait_seconds + work.rows * self.seconds_per_row
         left = job.deadline - job.since
-        if self._rows and needed > left:
+        if queue.rows and needed > left:
             self.observer.rejected("deadline")
             raise Overloaded(
                 f"the answer would take about {needed:.1f} seconds, and its deadline is in {max(left, 0):.1f}",
                 retry_after=retry_after,
             )
 
-    def _leave(self, future: "Future[Any]") -> None:
+    def _leave(self, entry: "ref[_Job[Any]]", future: "Future[Any]") -> None:
         """Give a place in the queue back at once: work that nobody waits for must not keep other work out."""
-        if not future.cancelled():
+        job = entry() if future.cancelled() else None
+        if job is None:
             return
         with self._changed:
-            waiting = (job for queue in self._queues.values() for job in queue if job.future is future)
-            if (job := next(waiting, None)) is None:
+            try:
+                self._queues[job.priority].remove(job)
+            except ValueError:
                 return  # a runner has met it already
-            self._queues[job.priority].remove(job)
-            self._rows -= job.work.rows
-            self._pixels -= job.work.pixels
         self.observer.rejected("gone" if job.deadline > monotonic() else "deadline")
 
     def _start(self) -> None:
@@ -263,6 +287,7 @@ class Batcher:
                         job.future.set_exception(error)
             finally:
                 del self._started[index]
+                batch.clear()  # or its results would stay until the next
                 with self._changed:
                     self._running -= rows
 
@@ -272,18 +297,18 @@ class Batcher:
             self._idle += 1
             try:
                 while True:
-                    self._changed.wait_for(lambda: self._rows or self._closed)
+                    self._changed.wait_for(lambda: self.waiting or self._closed)
                     if batch := self._next_batch():
                         return batch
-                    if self._closed and not self._rows:
+                    if self._closed and not self.waiting:
                         return []
             finally:
                 self._idle -= 1
 
     def _next_batch(self) -> list[_Job[Any]]:
         # Idle runners share what waits, rather than watch one of them compute it.
-        room = min(self.max_rows, math.ceil(self._rows / max(1, self._idle)))
-        bulk_first = bool(self._queues["bulk"]) and self._since_bulk >= BULK_EVERY - 1
+        room = min(self.max_rows, math.ceil(self.waiting / max(1, self._idle)))
+        bulk_first = bool(self._queues["bulk"].jobs) and self._since_bulk >= BULK_EVERY - 1
         order: list[Priority] = ["bulk", "interactive"] if bulk_first else ["interactive", "bulk"]
         batch: list[_Job[Any]] = []
         for priority in order:
@@ -291,22 +316,20 @@ class Batcher:
         self._running += sum(job.work.rows for job in batch)
         if batch:
             took_bulk = any(job.priority == "bulk" for job in batch)
-            self._since_bulk = 0 if took_bulk or not self._queues["bulk"] else self._since_bulk + 1
+            self._since_bulk = 0 if took_bulk or not self._queues["bulk"].jobs else self._since_bulk + 1
         return batch
 
-    def _move(self, queue: "deque[_Job[Any]]", batch: list[_Job[Any]], room: int) -> int:
+    def _move(self, queue: _Queue, batch: list[_Job[Any]], room: int) -> int:
         """Move jobs of one shape from the queue's front into the batch; rows moved. Nothing is computed in vain."""
         moved = 0
         now = monotonic()
-        while queue:
-            job = queue[0]
+        while queue.jobs:
+            job = queue.jobs[0]
             fits = not batch or (job.work.shape == batch[0].work.shape and moved + job.work.rows <= room)
             wanted = job.deadline > now and not job.future.cancelled()
             if wanted and not fits:
                 break
-            queue.popleft()
-            self._rows -= job.work.rows
-            self._pixels -= job.work.pixels
+            queue.remove(job)
             if not job.future.set_running_or_notify_cancel():
                 self.observer.rejected("gone")
             elif not wanted:

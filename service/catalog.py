@@ -2,10 +2,12 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from threading import Lock, Thread
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,6 +22,8 @@ from service.settings import Provider
 
 MAX_REASON = 500
 """Characters of a refusal: part of what it quotes may come from the bundle."""
+
+Outcome = TypeVar("Outcome")
 
 logger = logging.getLogger(__name__)
 
@@ -87,17 +91,15 @@ class Catalog:
                 return error
 
         bundles, refused = {}, {}
-        # Its threads do not keep a process that is told to stop.
-        with ThreadPool(available_cpus()) as pool:
-            for directory, outcome in zip(directories, pool.imap(load, directories), strict=True):
-                name = _printable(directory.name)
-                if isinstance(outcome, Bundle):
-                    bundles[name] = outcome
-                    _report(outcome)
-                else:
-                    refused[name] = _reason(outcome)
-                    unforeseen = None if isinstance(outcome, GaneryError) else outcome
-                    logger.error("bundle %s is refused: %s", name, refused[name], exc_info=unforeseen)
+        for directory, outcome in zip(directories, _in_threads(load, directories), strict=True):
+            name = _printable(directory.name)
+            if isinstance(outcome, Bundle):
+                bundles[name] = outcome
+                _report(outcome)
+            else:
+                refused[name] = _reason(outcome)
+                unforeseen = None if isinstance(outcome, GaneryError) else outcome
+                logger.error("bundle %s is refused: %s", name, refused[name], exc_info=unforeseen)
         if default is not None and default not in bundles:
             logger.error("the default model %r is not among the bundles served: %s", default, ", ".join(bundles))
         return cls(bundles, refused, default)
@@ -160,6 +162,29 @@ class Catalog:
         if not self.refused:
             return "no bundle was found in the models directory (SERVICE_MODELS_DIR)"
         return "no bundle can be served: " + "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
+
+
+def _in_threads(load: Callable[[Path], Outcome], directories: Sequence[Path]) -> Iterator[Outcome]:
+    """What `load` gives for each, in order; as many at a time as there are CPUs.
+
+    No pool: those of `concurrent.futures` keep a process that is told to stop, those of `multiprocessing` need a place
+    to write.
+    """
+    outcomes: dict[Path, Future[Outcome]] = {directory: Future() for directory in directories}
+    waiting = iter(outcomes.items())
+    taking = Lock()
+
+    def work() -> None:
+        while True:
+            with taking:
+                directory, outcome = next(waiting, (None, None))
+            if directory is None or outcome is None:
+                return
+            outcome.set_result(load(directory))
+
+    for _ in range(min(available_cpus(), len(directories))):
+        Thread(target=work, daemon=True).start()
+    return (outcome.result() for outcome in outcomes.values())
 
 
 def _report(bundle: Bundle) -> None:

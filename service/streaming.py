@@ -56,7 +56,8 @@ class Pieces(Generic[T]):
             self._check_open()
             self.close()
             raise StopIteration
-        done = self._under_way[0].result()
+        future = self._under_way[0]
+        done = future.result()
         with self._lock:
             self._check_open()
             self._under_way.popleft()
@@ -72,7 +73,7 @@ class Pieces(Generic[T]):
                 self._batcher.leave_stream()
             for future in self._under_way:
                 future.cancel()
-            self._under_way.clear()
+            self._under_way.clear()  # what has been made is held by nobody else
 
     def _check_open(self) -> None:
         if self._closed:

@@ -3,6 +3,7 @@ import threading
 import weakref
 from concurrent.futures import wait
 from time import monotonic
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -157,6 +158,32 @@ def test_a_client_that_has_gone_is_not_computed(busy):
     assert log.rejections == ["gone"]
 
 
+def test_a_client_that_goes_gives_its_place_back_at_once(busy):
+    _, batcher, _ = busy(limits=Limits(rows=2))
+    batcher.submit(numbers(1))
+    gone = batcher.submit(numbers(2))
+    with pytest.raises(Overloaded):
+        batcher.submit(numbers(3))
+    gone.cancel()
+    assert batcher.waiting == 1
+    batcher.submit(numbers(3))
+
+
+def test_nothing_is_left_to_the_collector(make_batcher):
+    batcher = make_batcher(Echo())
+    gc.collect()
+    gc.disable()
+    try:
+        result = batcher.submit(numbers(1))
+        result.result(10)
+        kept = ref(result)
+        del result
+        batcher.submit(numbers(2)).result(10)  # the runner lets go of its batch when it takes the next
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
 def test_what_came_too_late_is_not_computed(busy):
     log = Log()
     echo, batcher, _ = busy(observer=log, seconds_per_row=0)
@@ -185,6 +212,18 @@ def test_pixels_are_limited_too(busy):
     batcher.submit(Work(1, 60, lambda: {}, lambda pixels: None))
     with pytest.raises(Overloaded):
         batcher.submit(Work(1, 60, lambda: {}, lambda pixels: None))
+
+
+def test_long_answers_keep_no_short_one_out(busy):
+    _, batcher, _ = busy(max_rows=4, limits=Limits(rows=4, pixels=4), seconds_per_row=1.0)
+    for _ in range(10):
+        batcher.submit(numbers(1, 2, 3, 4), priority="bulk")
+    assert batcher.wait_seconds == 1  # one row runs, and what is bulk waits for what is not
+    batcher.submit(numbers(5, 6), deadline=monotonic() + 9)
+    assert batcher.wait_seconds == 1 + 2 + 4  # by now one batch of bulk might come before
+    batcher.submit(numbers(7, 8), deadline=monotonic() + 9.5)
+    with pytest.raises(Overloaded, match="4 pictures are waiting"):
+        batcher.submit(numbers(9))
 
 
 def test_what_cannot_be_done_in_time_is_refused_at_once(busy):

@@ -1,0 +1,448 @@
+"""Hours of mixed use, or a minute of too much: python benchmarks/soak.py [--minutes N] [--overload]
+
+Starts the real server and asks it for everything at once: pictures in all formats, containers of 1 to 500, animations,
+samples by their ids, verdicts, cards, scrapes, mistakes, and clients that leave. Every lossless picture is decoded; one
+pair of seed and class must have one hash on all routes for all of the time. Fails if a status was not the one that was
+due, if pixels differed, if memory grew in the second half, or if the metrics' series did after the first minute.
+
+With --overload, callers ask again as soon as they are answered, ten times as many as the server admits, for a minute.
+Fails if what was admitted came after its deadline, if anything but 200, 429 and 504 came, or if it left a trace.
+"""
+
+import argparse
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+MODEL = "fashion"
+CLASSES = 10
+SEEDS = 400
+MOST = 500
+CALLERS = 16
+REPORT_SECONDS = 10.0
+GROWTH_PER_MINUTE = 1.0
+"""MB that the worker may grow by in each minute of the second half; 1 kB lost in each request would be more."""
+
+OVERLOAD_SECONDS = 60.0
+QUEUE_ROWS = 64
+ADMITTED = 192
+"""Callers that the queue and two runners' batches hold."""
+DEADLINE = 5.0
+GROWTH_UNDER_LOAD = 64.0
+RECOVERY_SECONDS = 5.0
+
+
+@dataclass
+class Server:
+    """A server on a free port, and what /proc knows of its worker."""
+
+    pid: int
+    port: int
+
+    @property
+    def worker(self) -> int:
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return next(int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text())
+
+    @property
+    def megabytes(self) -> float:
+        lines = Path(f"/proc/{self.worker}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
+
+    @property
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.worker}/fd"))
+
+
+@contextmanager
+def serving(**settings: str) -> Iterator[Server]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with tempfile.TemporaryDirectory() as home, (Path(home) / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve", "--port", str(port)],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "BENTOML_HOME": home,
+                "SERVICE_PROVIDER": "cpu",
+                "SERVICE_DEFAULT_MODEL": MODEL,
+                **settings,
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            while True:
+                try:
+                    if httpx2.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+                        break
+                except httpx2.TransportError:
+                    pass
+                if process.poll() is not None:
+                    raise SystemExit((Path(home) / "log").read_text())
+                time.sleep(0.05)
+            yield Server(process.pid, port)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            written = (Path(home) / "log").read_text()
+    if "Traceback" in written:
+        raise SystemExit(f"{written[written.index('Traceback') :][:5000]}\nthe log has tracebacks; this is the first")
+
+
+@dataclass
+class Findings:
+    """What has been seen so far."""
+
+    answers: Counter[tuple[str, int]] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
+    hashes: dict[tuple[int, int], str] = field(default_factory=dict)
+    pictures: int = 0
+    ids: list[tuple[str, int, int]] = field(default_factory=list)
+    bodies: dict[str, str] = field(default_factory=dict)
+
+    def status(self, what: str, response: httpx2.Response, due: int = 200) -> bool:
+        """Count an answer; whether its status is the one that is due."""
+        self.answers[what, response.status_code] += 1
+        if response.status_code != due:
+            self.wrong[f"{what}: {response.status_code} instead of {due}"] += 1
+        return response.status_code == due
+
+    def picture(self, what: str, seed: int, label: int, pixels: np.ndarray[Any, Any]) -> None:
+        """Compare with the pixels that this seed and class had before."""
+        self.pictures += 1
+        found = hashlib.sha256(pixels.tobytes()).hexdigest()
+        if self.hashes.setdefault((seed, label), found) != found:
+            self.wrong[f"{what}: other pixels for a seed"] += 1
+
+    def same(self, what: str, ask: object, content: bytes) -> None:
+        """Compare an answer with what the same request had before, byte by byte."""
+        found = hashlib.sha256(content).hexdigest()
+        if self.bodies.setdefault(f"{what} {json.dumps(ask)}", found) != found:
+            self.wrong[f"{what}: other bytes for a request"] += 1
+
+
+def pixels_of(content: bytes) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+async def generate(client: httpx2.AsyncClient, findings: Findings) -> None:
+    seed, label = random.randrange(SEEDS), random.randrange(CLASSES)
+    format_ = random.choice(["png", "webp", "jpeg"])
+    response = await client.post("/generate", json={"seed": seed, "class": label, "format": format_})
+    if findings.status("/generate", response):
+        findings.same("/generate", [seed, label, format_], response.content)
+        if format_ == "png":
+            findings.picture("/generate", seed, label, pixels_of(response.content))
+            findings.ids = [*findings.ids[-99:], (response.headers["x-sample-id"], seed, label)]
+
+
+async def sample(client: httpx2.AsyncClient, findings: Findings) -> None:
+    first, label, count = random.randrange(SEEDS), random.randrange(CLASSES), random.randint(1, MOST)
+    format_ = random.choice(["zip", "tar", "npz", "json", "sheet"])
+    ask = {"seed": first, "count": count, "classes": label, "format": format_}
+    response = await client.post("/sample", json=ask)
+    if not findings.status(f"/sample {format_}", response):
+        return
+    pictures = await asyncio.to_thread(unpack, format_, response.content)
+    if format_ != "sheet" and len(pictures) != count:
+        findings.wrong[f"/sample {format_}: {len(pictures)} pictures instead of {count}"] += 1
+    for index, picture in enumerate(pictures[:count]):
+        findings.picture(f"/sample {format_}", first + index, label, picture)
+
+
+def unpack(format_: str, content: bytes) -> list[np.ndarray[Any, Any]]:
+    match format_:
+        case "zip":
+            archive = zipfile.ZipFile(io.BytesIO(content))
+            return [pixels_of(archive.read(name)) for name in archive.namelist()]
+        case "tar":
+            with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+                files = [tar.extractfile(member) for member in tar if member.name.endswith(".png")]
+                return [pixels_of(file.read()) for file in files if file is not None]
+        case "npz":
+            return list(np.load(io.BytesIO(content))["pixels"].squeeze(-1))
+        case "json":
+            return [pixels_of(base64.b64decode(each["image"])) for each in json.loads(content)["samples"]]
+    sheet = pixels_of(content)  # square pictures, row by row
+    side = 28
+    rows, columns = sheet.shape[0] // side, sheet.shape[1] // side
+    return list(sheet.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(-1, side, side))
+
+
+async def interpolate(client: httpx2.AsyncClient, findings: Findings) -> None:
+    start, end, label = random.randrange(20), random.randrange(20), random.randrange(CLASSES)
+    format_ = random.choice(["gif", "webp", "sheet", "zip"])
+    ask = {"from": start, "to": end, "class": label, "steps": 30, "format": format_}
+    response = await client.post("/interpolate", json=ask)
+    if findings.status(f"/interpolate {format_}", response):
+        findings.same("/interpolate", ask, response.content)
+        if format_ == "zip":
+            findings.picture("/interpolate", start, label, unpack("zip", response.content)[0])
+
+
+async def again(client: httpx2.AsyncClient, findings: Findings) -> None:
+    if findings.ids:
+        id_, seed, label = random.choice(findings.ids)
+        response = await client.get(f"/samples/{id_}", headers={"Accept": "image/png"})
+        if findings.status("/samples/{id}", response):
+            findings.picture("/samples/{id}", seed, label, pixels_of(response.content))
+
+
+async def verify(client: httpx2.AsyncClient, findings: Findings) -> None:
+    if findings.ids:
+        picture = await client.get(f"/samples/{random.choice(findings.ids)[0]}", headers={"Accept": "image/png"})
+        if not findings.status("/samples/{id}", picture):
+            return
+        response = await client.post("/verify", content=picture.content, headers={"Content-Type": "image/png"})
+        if findings.status("/verify", response) and response.json()["match"] != "bytes":
+            findings.wrong["/verify: not recognised"] += 1
+
+
+async def look(client: httpx2.AsyncClient, findings: Findings) -> None:
+    for path in ("/models", f"/models/{MODEL}", f"/models/{MODEL}/samples.png", "/livez", "/readyz", "/"):
+        findings.status("others", await client.get(path))
+
+
+async def mistake(client: httpx2.AsyncClient, findings: Findings) -> None:
+    text = {"Content-Type": "application/json"}
+    mistakes: list[tuple[int, Callable[[], Awaitable[httpx2.Response]]]] = [
+        (400, lambda: client.post("/generate", content=b"{", headers=text)),
+        (404, lambda: client.get(f"/{random.random()}")),
+        (404, lambda: client.post("/generate", json={"model": str(random.random())})),
+        (405, lambda: client.get("/generate")),
+        (406, lambda: client.post("/generate", json={"class": 0}, headers={"Accept": "text/html"})),
+        (413, lambda: client.post("/generate", content=b" " * 100_000, headers=text)),
+        (415, lambda: client.post("/generate", content=b"{}")),
+        (422, lambda: client.post("/sample", json={"count": -1})),
+    ]
+    status, make = random.choice(mistakes)
+    findings.status("mistakes", await make(), status)
+
+
+LEFT: list[tuple[str, dict[str, int]]] = [
+    ("/generate", {"class": 0}),
+    ("/sample", {"count": MOST}),
+    ("/interpolate", {"from": 1, "to": 2, "class": 0}),
+]
+
+
+async def leave(client: httpx2.AsyncClient, findings: Findings) -> None:
+    """Go before the answer has come, in the middle of it, or with half of the request unsent."""
+    path, ask = random.choice(LEFT)
+    body = json.dumps(ask).encode()
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    request = head.encode() + body
+    writer.write(request[: random.choice([len(request), len(head) + 3, 20])])
+    await asyncio.sleep(random.choice([0, 0.01, 0.1]))
+    if random.random() < 0.5:
+        with suppress(TimeoutError, ConnectionError):
+            await asyncio.wait_for(reader.read(100), 0.05)
+    writer.close()
+    findings.answers["left", 0] += 1
+
+
+ACTIONS = {generate: 60, sample: 6, interpolate: 4, again: 15, verify: 5, look: 3, mistake: 12, leave: 10}
+
+
+async def metrics(client: httpx2.AsyncClient) -> tuple[set[str], float]:
+    """Names of the series with their labels, and the rows that wait."""
+    lines = [line for line in (await client.get("/metrics")).text.splitlines() if not line.startswith("#")]
+    waiting = sum(float(line.split()[-1]) for line in lines if line.startswith("ganery_queue_rows"))
+    return {line.rpartition(" ")[0] for line in lines}, waiting
+
+
+async def soak(server: Server, minutes: float) -> bool:
+    findings = Findings()
+    began = time.monotonic()
+    end = began + 60 * minutes
+    memory: list[tuple[float, float]] = []
+    early: set[str] = set()
+    late: set[str] = set()
+    limits = httpx2.Limits(max_connections=4 * CALLERS)
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60, limits=limits) as client:
+
+        async def call() -> None:
+            while time.monotonic() < end:
+                (action,) = random.choices(list(ACTIONS), list(ACTIONS.values()))
+                await action(client, findings)
+
+        async def watch() -> None:
+            nonlocal late
+            while time.monotonic() < end:
+                await asyncio.sleep(min(REPORT_SECONDS, end - time.monotonic()))
+                elapsed = time.monotonic() - began
+                late, waiting = await metrics(client)
+                if elapsed <= 60 + REPORT_SECONDS / 2:
+                    early.update(late)
+                memory.append((elapsed / 60, server.megabytes))
+                print(
+                    f"{elapsed:6.0f} s  {sum(findings.answers.values()):8d} requests  {findings.pictures:9d} pictures  "
+                    f"{sum(findings.wrong.values()):3d} wrong  {server.megabytes:6.1f} MB  {waiting:4.0f} rows wait  "
+                    f"{server.descriptors:3d} descriptors  {len(late):4d} series",
+                    flush=True,
+                )
+
+        await asyncio.gather(watch(), *(call() for _ in range(CALLERS)))
+    half = [point for point in memory if point[0] >= minutes / 2]
+    slope = float(np.polyfit(*zip(*half, strict=True), 1)[0]) if len(half) > 2 else 0.0
+    new = sorted(late - early)
+    print("\n| request | status | answers |\n|---|---|---|")
+    for (what, status), count in sorted(findings.answers.items()):
+        print(f"| {what} | {status or 'gone'} | {count} |")
+    print("\n| what | found | due |\n|---|---|---|")
+    print(f"| wrong statuses, pixels or bytes | {sum(findings.wrong.values())} | 0 |")
+    print(f"| pictures compared | {findings.pictures} | one hash for each of {len(findings.hashes)} |")
+    print(f"| growth in the second half, MB a minute | {slope:.2f} | at most {GROWTH_PER_MINUTE} |")
+    print(f"| memory at the end, MB | {memory[-1][1]:.0f} | |")
+    print(f"| series that came after the first minute | {len(new)} | 0 |")
+    for line, count in findings.wrong.most_common():
+        print(f"WRONG {count} x {line}")
+    for line in new:
+        print(f"NEW {line}")
+    return not findings.wrong and slope <= GROWTH_PER_MINUTE and not new
+
+
+@dataclass
+class Load:
+    """Answers to callers that never rest: status, seconds by the client's clock, seconds by the server's."""
+
+    answers: list[tuple[int, float, float]] = field(default_factory=list)
+    retry_after: set[str] = field(default_factory=set)
+
+    def seconds(self, status: int, clock: int) -> np.ndarray[Any, Any]:
+        return np.array([answer[clock] for answer in self.answers if answer[0] == status] or [0.0])
+
+
+async def press(server: Server, callers: int, seconds: float) -> Load:
+    load = Load()
+    end = time.monotonic() + seconds
+
+    async def call(number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        body = json.dumps({"seed": number, "class": 0}).encode()
+        head = [
+            "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json",
+            f"X-Deadline-Ms: {DEADLINE * 1000:.0f}\r\nContent-Length: {len(body)}\r\n\r\n",
+        ]
+        request = "\r\n".join(head).encode() + body
+        while time.monotonic() < end:
+            began = time.monotonic()
+            writer.write(request)
+            status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+            headers = dict(line.split(": ", 1) for line in lines)
+            await reader.readexactly(int(headers["content-length"]))
+            total = float(headers["server-timing"].rpartition("total;dur=")[2]) / 1000
+            load.answers.append((int(status.split()[1]), time.monotonic() - began, total))
+            load.retry_after |= {headers["retry-after"]} if "retry-after" in headers else set()
+        writer.close()
+
+    await asyncio.gather(*(call(number) for number in range(callers)))
+    return load
+
+
+async def overload(server: Server, seconds: float) -> bool:
+    """Ten times as many callers as are admitted, and what is left of it afterwards."""
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60) as client:
+
+        async def alone() -> float:
+            began = time.monotonic()
+            (await client.post("/generate", json={"seed": 0, "class": 0})).raise_for_status()
+            return time.monotonic() - began
+
+        await press(server, ADMITTED // 2, 5)
+        usual = float(np.median([await alone() for _ in range(50)]))
+        capacity = len((await press(server, ADMITTED // 2, 10)).answers) / 10
+        before = server.megabytes
+        load = await press(server, 10 * ADMITTED, seconds)
+        ended = time.monotonic()
+        while await alone() > 5 * usual and time.monotonic() - ended < 60:
+            pass
+        recovery = time.monotonic() - ended
+        _, waiting = await metrics(client)
+    growth = server.megabytes - before
+    statuses = Counter(status for status, _, _ in load.answers)
+    table = {
+        "callers": (f"{10 * ADMITTED}", ""),
+        "requests a second, half of what is admitted": (f"{capacity:.0f}", ""),
+        "requests a second under ten times of it": (f"{len(load.answers) / seconds:.0f}", ""),
+        "of these answered with pictures": (f"{statuses[200] / seconds:.0f}", ""),
+        "statuses": (dict(statuses), "200, 429, few 504"),
+        "Retry-After": (sorted(load.retry_after), "whole seconds from 1"),
+        "admitted, p50 and p99 by the server's clock, s": (
+            percentiles(load.seconds(200, 2)),
+            f"p99 below {DEADLINE:g}",
+        ),
+        "admitted, p50 and p99 by the client's clock, s": (percentiles(load.seconds(200, 1)), ""),
+        "refused, p50 and p99 by the server's clock, s": (percentiles(load.seconds(429, 2)), ""),
+        "refused, p50 and p99 by the client's clock, s": (percentiles(load.seconds(429, 1)), ""),
+        "growth, MB": (f"{growth:.1f}", f"at most {GROWTH_UNDER_LOAD:g}"),
+        "as fast as before after, s": (f"{recovery:.2f}", f"at most {RECOVERY_SECONDS:g}"),
+        "rows that wait then": (f"{waiting:.0f}", "0"),
+    }
+    print("\n| what | found | due |\n|---|---|---|")
+    for what, (found, due) in table.items():
+        print(f"| {what} | {found} | {due} |")
+    return (
+        set(statuses) <= {200, 429, 504}
+        and statuses[429] > 0
+        and statuses[504] <= 0.01 * statuses[200]
+        and all(value.isdecimal() and int(value) >= 1 for value in load.retry_after)
+        and float(np.percentile(load.seconds(200, 2), 99)) < DEADLINE
+        and growth <= GROWTH_UNDER_LOAD
+        and recovery <= RECOVERY_SECONDS
+        and waiting == 0
+    )
+
+
+def percentiles(seconds: np.ndarray[Any, Any]) -> str:
+    return f"{np.percentile(seconds, 50):.3f} {np.percentile(seconds, 99):.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--overload", action="store_true", help=f"{OVERLOAD_SECONDS:g} seconds of it, and nothing else")
+    parser.add_argument("--overload-seconds", type=float, default=OVERLOAD_SECONDS)
+    arguments = parser.parse_args()
+    # A descriptor for each caller.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    if arguments.overload:
+        with serving(SERVICE_QUEUE_ROWS=str(QUEUE_ROWS)) as server:
+            good = asyncio.run(overload(server, arguments.overload_seconds))
+    else:
+        with serving() as server:
+            good = asyncio.run(soak(server, arguments.minutes))
+    print("\nGOOD" if good else "\nFAILED")
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
