@@ -52,7 +52,6 @@ class Lifecycle:
         # What has been loaded stays. Left to the collector, it is walked again and again while requests wait.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(20_000, 50, 50)  # requests leave few cycles behind
         self.metrics.describe(self._catalog)
         self.loaded.set()
         logger.info("%d bundles served, %d refused", len(self._catalog.bundles), len(self._catalog.refused))

@@ -5,12 +5,12 @@ import logging.handlers
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from pythonjsonlogger.json import RESERVED_ATTRS, JsonFormatter
 
 from service.settings import LogFormat, LogLevel
-
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 GATHER_SECONDS = 0.25
@@ -37,8 +37,9 @@ class Gathered(logging.handlers.BufferingHandler):
         finally:
             self.release()
         if records:
-            sys.stdout.write("".join([f"{self.format(record)}\n" for record in records]))
-            sys.stdout.flush()
+            with suppress(OSError):  # a full disk is no reason to stop serving
+                sys.stdout.write("".join([f"{self.format(record)}\n" for record in records]))
+                sys.stdout.flush()
 
     def _flush_for_ever(self) -> None:
         while True:

@@ -56,8 +56,11 @@ class Pieces(Generic[T]):
             self._check_open()
             self.close()
             raise StopIteration
-        done = self._under_way[0].result()
-        self._under_way.popleft()
+        future = self._under_way[0]
+        done = future.result()
+        with self._lock:
+            self._check_open()
+            self._under_way.popleft()
         return done.value
 
     def close(self) -> None:
@@ -70,6 +73,7 @@ class Pieces(Generic[T]):
                 self._batcher.leave_stream()
             for future in list(self._under_way):
                 future.cancel()
+            self._under_way.clear()  # what has been made is held by nobody else
 
     def _check_open(self) -> None:
         if self._closed:

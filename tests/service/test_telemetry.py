@@ -123,11 +123,12 @@ def test_a_queue_counts_what_it_turns_away(plain, gate, serve):
         while len(held) < bundle.batcher.runners:
             held.append(bundle.batcher.submit(bundle.work([bundle.sample()], len)))
             assert gate.reached.acquire(timeout=30)
-        bundle.batcher.submit(bundle.work([bundle.sample()], len)).cancel()
+        waiting = bundle.batcher.submit(bundle.work([bundle.sample()], len))
         found = values(client.app.state.lifecycle.metrics, "plain")
         assert found["ganery_queue_rows",] == 1
         assert found["ganery_queue_wait_seconds",] > 0
         assert client.post("/generate", json={}).status_code == 429
+        waiting.cancel()
         gate.opened.set()
         for future in held:
             future.result(30)
