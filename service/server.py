@@ -17,6 +17,8 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 75
+"""Longer than load balancers keep an idle connection: it is they who close it, not we while they send a request."""
 PING_SECONDS = 30
 """A worker that does not answer its supervisor for so long is killed; a busy machine may take a while to start one."""
 LOAD_SECONDS = 600
@@ -78,6 +80,7 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
         ws="none",
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=grace_seconds,
         timeout_worker_healthcheck=PING_SECONDS,
     )
