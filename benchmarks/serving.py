@@ -11,7 +11,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -82,7 +82,8 @@ def main() -> None:
         whole = not (shortened or arguments.only or arguments.bundle)
         results_file, figure = PUBLISHED if whole else TRIED
         results_file.parent.mkdir(parents=True, exist_ok=True)
-        results_file.write_text(json.dumps(measure(arguments), indent=2) + "\n")
+        for results in measure(arguments):  # what has been measured is kept, whatever happens to the rest
+            results_file.write_text(json.dumps(results, indent=2) + "\n")
     elif not results_file.exists():
         raise SystemExit(f"{os.path.relpath(results_file)} is missing; a whole run writes it: make bench")
     results = json.loads(results_file.read_text())
@@ -92,8 +93,8 @@ def main() -> None:
     print(f"{os.path.relpath(results_file)}, {os.path.relpath(figure)}", file=sys.stderr)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything that was asked for; see `report` for how it is read."""
+def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Everything that was asked for, each time with more of it; see `report` for how it is read."""
     rounds, seconds = (1, 1) if arguments.quick else (arguments.rounds, arguments.seconds)
     servers = _chosen(arguments.only)
     plain = [server for server in servers.values() if not server.settings]
@@ -108,12 +109,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in [arguments.bundle] if arguments.bundle else BUNDLES:
         bundle = BUNDLES[name]()
         results["bundles"][name] = compare(bundle, servers.values() if bundle == SHIPPED else plain, rounds, seconds)
+        yield results
     if "ours" in servers and "fashion" in results["bundles"]:
         cases = results["bundles"]["fashion"]["limit"]
         best, many = max(cases, key=cases.__getitem__), MANY_SAMPLES_QUICKLY if arguments.quick else MANY_SAMPLES
         results["sample"] = or_why_not(lambda: sample_many(rounds, seconds, best, many))
+        yield results
         results["start"] = or_why_not(lambda: start_with_many(rounds))
-    return results
+        yield results
 
 
 if __name__ == "__main__":
