@@ -52,7 +52,7 @@ def large() -> Path:
 def alone(bundle: Path) -> Iterator[Path]:
     """A directory of models that holds this one."""
     with TemporaryDirectory(prefix="ganery-bench-") as folder:
-        (Path(folder) / bundle.name).symlink_to(bundle)
+        shutil.copytree(bundle, Path(folder) / bundle.name)
         yield Path(folder)
 
 

@@ -63,7 +63,7 @@ class Server:
 OUR_SERVER = Server("ours", "Ganery", ready_path="/readyz")
 EXTRAS: list[tuple[str, dict[str, str]]] = [
     ("json-log", {"SERVICE_LOG_FORMAT": "json"}),
-    ("tracing", {"SERVICE_TRACING": "true"}),
+    ("tracing", {"SERVICE_TRACING": "otlp"}),
 ]
 """What an operator may switch on, whose price is a row of its own."""
 
