@@ -450,6 +450,7 @@ def main() -> None:
     parser.add_argument("--overload", action="store_true", help=f"{OVERLOAD_SECONDS:g} seconds of it, and nothing else")
     parser.add_argument("--overload-seconds", type=float, default=OVERLOAD_SECONDS)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # with its server
     # A descriptor for each caller.
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     if arguments.overload:

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import tempfile
-from time import monotonic
+from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 
 import uvicorn
@@ -91,6 +92,7 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
 
 def worker(*, when_loaded: bool = False) -> Any:
     """The ASGI application; in the worker only."""
+    Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
     try:
         tempfile.gettempdir()
     except FileNotFoundError:  # a full disk, or one to read only: BentoML wants a directory, and never writes into it
@@ -117,3 +119,10 @@ def worker(*, when_loaded: bool = False) -> Any:
 def replacement() -> Any:
     """The same, for a worker that takes over from another."""
     return worker(when_loaded=True)
+
+
+def _stop_with(supervisor: int) -> None:
+    """Stop when the supervisor has been killed: nobody could stop this worker, and it would keep the port."""
+    while os.getppid() == supervisor:
+        sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -186,7 +186,7 @@ async def hammer(port: int, *, callers: int, seconds: float, **headers: str) -> 
 
 def test_ten_times_too_much_is_refused_at_once_and_the_rest_comes_in_time(at_rest):
     headers = {"X-Deadline-Ms": str(round(DEADLINE * 1000))}
-    answers = asyncio.run(hammer(at_rest.port, callers=150, seconds=4, **headers))
+    answers = asyncio.run(hammer(at_rest.port, callers=150, seconds=2.5, **headers))
     counts = Counter(answer.status for _, answer in answers)
     assert set(counts) <= {200, 429, 504}
     assert counts[429] > 3 * counts[200] > 0
@@ -436,6 +436,17 @@ def test_sigterm_under_load_fails_nobody_who_watches_readyz(besieged):
     assert besieged.process.wait(PATIENCE) == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", besieged.port))
+
+
+def test_a_worker_stops_when_its_supervisor_is_killed(tmp_path, models):
+    with serving(tmp_path, models) as server:
+        server.wait_for('"ready"')
+        (worker,) = server.workers()
+        server.process.kill()
+        deadline = time.monotonic() + PATIENCE
+        while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{worker}").exists()
 
 
 def test_clocks_may_jump(monkeypatch, digits, serve):
