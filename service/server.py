@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import tempfile
-from time import monotonic
+from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 
 import uvicorn
@@ -19,6 +20,7 @@ from uvicorn.supervisors.multiprocess import Process
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep an idle connection: it is they who close it, not we while they send a request."""
+PING_EVERY = 1
 PING_SECONDS = 30
 """A worker that does not answer its supervisor for so long is killed; a busy machine may take a while to start one."""
 LOAD_SECONDS = 600
@@ -29,6 +31,25 @@ logger = logging.getLogger(__name__)
 
 class Supervisor(Multiprocess):
     """Keeps one worker alive; SIGTERM and SIGINT are passed on to it, SIGHUP replaces it without a gap."""
+
+    _heard = 0.0
+    """When the worker last answered, or was started."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace the worker: at once if it is dead, after `PING_SECONDS` if it is silent.
+
+        uvicorn waits for the answer of a worker that has died meanwhile.
+        """
+        (worker,) = self.processes
+        if worker.is_alive(timeout=PING_EVERY):
+            self._heard = monotonic()
+        elif not worker.process.is_alive() or monotonic() - self._heard > PING_SECONDS:
+            super().keep_subprocess_alive()
+            self._heard = monotonic()
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        self._heard = monotonic()
 
     def restart_all(self) -> None:
         """Start a worker that listens once it has loaded its bundles; only then does the old one stop.
@@ -56,6 +77,7 @@ class Supervisor(Multiprocess):
         old.parent_conn.close()
         old.child_conn.close()
         self.processes = [new]
+        self._heard = monotonic()
 
     def terminate_all(self) -> None:
         """Let the worker finish. Once it has stopped listening, nobody is: connections are refused, and do not hang."""
@@ -82,7 +104,7 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=grace_seconds,
-        timeout_worker_healthcheck=PING_SECONDS,
+        timeout_worker_healthcheck=PING_EVERY,
     )
     supervisor = Supervisor(config, sockets=[config.bind_socket()])
     supervisor.run()
@@ -91,6 +113,7 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
 
 def worker(*, when_loaded: bool = False) -> Any:
     """The ASGI application; in the worker only."""
+    Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
     try:
         tempfile.gettempdir()
     except FileNotFoundError:  # a full disk, or one to read only: BentoML wants a directory, and never writes into it
@@ -117,3 +140,10 @@ def worker(*, when_loaded: bool = False) -> Any:
 def replacement() -> Any:
     """The same, for a worker that takes over from another."""
     return worker(when_loaded=True)
+
+
+def _stop_with(supervisor: int) -> None:
+    """Stop when the supervisor has been killed: nobody could stop this worker, and it would keep the port."""
+    while os.getppid() == supervisor:
+        sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -18,6 +18,8 @@ Talk = Callable[..., bytes]
 
 
 async def echo(scope, receive, send):
+    if scope["path"] == "/block":
+        time.sleep(1)
     if scope["path"] == "/early":  # answers before it has read
         body, more = b"", False
     else:
@@ -195,6 +197,16 @@ def test_a_head_must_come_in_time(monkeypatch, talk, pieces):
     began = time.monotonic()
     assert talk(*pieces).count(b" 200 OK") == len(pieces) - 1
     assert time.monotonic() - began < PATIENCE / 2  # the keep-alive timeout alone would take all of it
+
+
+def test_a_head_that_came_while_the_server_was_busy_came_in_time(monkeypatch, connect):
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
+    with connect() as busy, connect() as other:
+        time.sleep(0.1)  # both have been accepted
+        busy.sendall(post(b"", LAST, path=b"/block"))
+        time.sleep(0.05)
+        other.sendall(post(b"body", LAST))
+        assert until_closed(other).endswith(b"body")
 
 
 def test_a_body_that_nobody_waits_for_does_not_go_on_for_ever(monkeypatch, connect):

@@ -27,8 +27,8 @@ GROWTH = 64 * 1024  # kB that a worker may grow by: less than what any of the fl
 STREAMS = 2  # places for long answers: one that leaked would be missed
 
 
-def build_slow_graph(depth: int = 200, width: int = 1024, size: int = 16) -> onnx.ModelProto:
-    """About 5 ms for each picture, whatever the machine's number of CPUs."""
+def build_slow_graph(depth: int = 400, width: int = 1024, size: int = 16) -> onnx.ModelProto:
+    """About 10 ms for each picture on one CPU."""
     random = np.random.default_rng(0)
     constants = {
         "stem": random.standard_normal((4, width), dtype=np.float32),
@@ -71,7 +71,8 @@ def slow_models(tmp_path_factory: pytest.TempPathFactory, make_bundle_in: Callab
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, slow_models: Path) -> Iterator[Server]:
     settings = {
-        "SERVICE_QUEUE_ROWS": "16",
+        "SERVICE_TRIAL_SECONDS": "0",
+        "SERVICE_QUEUE_ROWS": "64",
         "SERVICE_MAX_STREAMS": str(STREAMS),
         "SERVICE_BODY_SECONDS": "1",
         "SERVICE_SEND_SECONDS": "1",
@@ -186,7 +187,7 @@ async def hammer(port: int, *, callers: int, seconds: float, **headers: str) -> 
 
 def test_ten_times_too_much_is_refused_at_once_and_the_rest_comes_in_time(at_rest):
     headers = {"X-Deadline-Ms": str(round(DEADLINE * 1000))}
-    answers = asyncio.run(hammer(at_rest.port, callers=150, seconds=4, **headers))
+    answers = asyncio.run(hammer(at_rest.port, callers=200, seconds=2.5, **headers))
     counts = Counter(answer.status for _, answer in answers)
     assert set(counts) <= {200, 429, 504}
     assert counts[429] > 3 * counts[200] > 0
@@ -210,11 +211,11 @@ def test_clients_that_give_up_in_a_burst_leave_nothing_behind(at_rest):
         writer.close()
 
     async def recipe() -> tuple[list[tuple[int, Answer]], list[tuple[int, Answer]]]:
-        before = await hammer(at_rest.port, callers=6, seconds=1)
+        before = await hammer(at_rest.port, callers=6, seconds=0.7)
         for _ in range(4):
             await asyncio.gather(*(give_up(number) for number in range(50)))
         await asyncio.sleep(1)  # it looks whether a client is still there after 50 ms
-        return before, await hammer(at_rest.port, callers=6, seconds=1)
+        return before, await hammer(at_rest.port, callers=6, seconds=0.7)
 
     before, after = asyncio.run(recipe())
     assert {answer.status for _, answer in before + after} == {200}
@@ -436,6 +437,17 @@ def test_sigterm_under_load_fails_nobody_who_watches_readyz(besieged):
     assert besieged.process.wait(PATIENCE) == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", besieged.port))
+
+
+def test_a_worker_stops_when_its_supervisor_is_killed(tmp_path, models):
+    with serving(tmp_path, models) as server:
+        server.wait_for('"ready"')
+        (worker,) = server.workers()
+        server.process.kill()
+        deadline = time.monotonic() + PATIENCE
+        while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{worker}").exists()
 
 
 def test_clocks_may_jump(monkeypatch, digits, serve):
