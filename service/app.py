@@ -56,7 +56,7 @@ def create_app(lifecycle: Lifecycle) -> Starlette:
 def _middleware(lifecycle: Lifecycle, provider: "TracerProvider | None") -> list[Middleware]:
     """Outermost first; what is switched off is not there."""
     settings = lifecycle.settings
-    around = [Middleware(TelemetryMiddleware, metrics=lifecycle.metrics)]
+    around = [Middleware(TelemetryMiddleware, metrics=lifecycle.metrics, access_log=settings.access_log)]
     if provider is not None:
         from service.tracing import TracingMiddleware  # noqa: PLC0415
 

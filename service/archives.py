@@ -1,15 +1,17 @@
 """Many samples as one stream: one class for each container, and one dict.
 
-`pack` runs beside the generator and turns a piece into what the container needs of it; `write` puts pieces in order.
-A container holds no time, host or user, so the same request is the same bytes, and no more memory for more samples.
+What `packing` gives runs beside the generator and turns a piece into what the container needs of it; `write` puts
+pieces in order. A container holds no time, host or user, so the same request is the same bytes; and however many
+samples there are, few are in memory.
 """
 
 import base64
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -19,11 +21,11 @@ from stream_zip import ZIP_AUTO, MemberFile, stream_zip
 from service.errors import TooLarge
 from service.formats import FORMATS, Format
 from service.generator import Pixels
-from service.plan import Plan
-from service.sample import Sample, Several
+from service.plan import Piece, Plan
+from service.sample import Several
+from service.work import keep
 
 ArchiveName = Literal["zip", "tar", "npz", "json", "sheet"]
-Piece = Sequence[tuple[int, Sample]]
 Packed = TypeVar("Packed")
 
 NEVER = datetime(1980, 1, 1)  # the earliest time that ZIP can tell
@@ -41,8 +43,8 @@ class Archive(Generic[Packed]):
         self.file_format = file_format
         self.max_pixels = max_pixels
 
-    def pack(self, piece: Piece, pixels: Pixels) -> Packed:
-        """One piece, [N, height, width, channels]; called from several threads."""
+    def packing(self, piece: Piece) -> Callable[[Pixels], Packed]:
+        """What turns the pixels of a piece, [N, height, width, channels], into its part; in another process."""
         raise NotImplementedError
 
     def write(self, pieces: Iterable[Packed]) -> Iterator[bytes]:
@@ -59,15 +61,8 @@ class Tar(Archive[bytes]):
     media_type = "application/x-tar"
     extension = "tar"
 
-    def pack(self, piece: Piece, pixels: Pixels) -> bytes:
-        members = []
-        for (index, sample), picture in zip(piece, pixels, strict=True):
-            key = f"{index:08d}"
-            members.append(_tar_member(f"{key}.{self.file_format.extension}", self.file_format.encode(picture, sample)))
-            if sample.label is not None:
-                members.append(_tar_member(f"{key}.cls", str(sample.label).encode()))
-            members.append(_tar_member(f"{key}.json", sample.to_json().encode()))
-        return b"".join(members)
+    def packing(self, piece: Piece) -> Callable[[Pixels], bytes]:
+        return partial(_tar_members, piece, self.file_format)
 
     def write(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield from pieces
@@ -80,14 +75,9 @@ class Zip(Archive[list[tuple[str, bytes]]]):
     media_type = "application/zip"
     extension = "zip"
 
-    def pack(self, piece: Piece, pixels: Pixels) -> list[tuple[str, bytes]]:
+    def packing(self, piece: Piece) -> Callable[[Pixels], list[tuple[str, bytes]]]:
         folders = [f"{folder}/" for folder in class_folders(self.plan.bundle.manifest.classes or ())]
-        members = []
-        for (index, sample), picture in zip(piece, pixels, strict=True):
-            folder = "" if sample.label is None else folders[sample.label]
-            name = f"{folder}{index:08d}.{self.file_format.extension}"
-            members.append((name, self.file_format.encode(picture, sample)))
-        return members
+        return partial(_zip_files, piece, self.file_format, folders)
 
     def write(self, pieces: Iterable[list[tuple[str, bytes]]]) -> Iterator[bytes]:
         members = (_zip_member(name, len(content), [content]) for piece in pieces for name, content in piece)
@@ -102,8 +92,8 @@ class Npz(Archive[bytes]):
     media_type = "application/x-npz"
     extension = "npz"
 
-    def pack(self, piece: Piece, pixels: Pixels) -> bytes:
-        return pixels.tobytes()
+    def packing(self, piece: Piece) -> Callable[[Pixels], bytes]:
+        return _bytes
 
     def write(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         plan, count = self.plan, len(self.plan)
@@ -129,18 +119,8 @@ class Json(Archive[list[str]]):
     media_type = "application/json"
     extension = "json"
 
-    def pack(self, piece: Piece, pixels: Pixels) -> list[str]:
-        return [
-            json.dumps(
-                {
-                    **sample.to_dict(),
-                    "media_type": self.file_format.media_type,
-                    "image": base64.b64encode(self.file_format.encode(picture, sample)).decode("ascii"),
-                },
-                separators=(",", ":"),
-            )
-            for (_, sample), picture in zip(piece, pixels, strict=True)
-        ]
+    def packing(self, piece: Piece) -> Callable[[Pixels], list[str]]:
+        return partial(_json_objects, piece, self.file_format)
 
     def write(self, pieces: Iterable[list[str]]) -> Iterator[bytes]:
         before = '{"samples":['
@@ -165,8 +145,8 @@ class Sheet(Archive[Pixels]):
                 f"ask for {max_pixels // (height * width)} at most, or for a tar"
             )
 
-    def pack(self, piece: Piece, pixels: Pixels) -> Pixels:
-        return pixels
+    def packing(self, piece: Piece) -> Callable[[Pixels], Pixels]:
+        return keep
 
     def write(self, pieces: Iterable[Pixels]) -> Iterator[bytes]:
         origin = Several({"sheet": [self.plan[index].id for index in range(len(self.plan))]})
@@ -204,6 +184,43 @@ def class_folders(classes: Sequence[str]) -> list[str]:
         return names
     width = len(str(len(names) - 1))
     return [f"{label:0{width}d}-{name}" for label, name in enumerate(names)]
+
+
+def _tar_members(piece: Piece, file_format: Format, pixels: Pixels) -> bytes:
+    members = []
+    for (index, sample), picture in zip(piece, pixels, strict=True):
+        key = f"{index:08d}"
+        members.append(_tar_member(f"{key}.{file_format.extension}", file_format.encode(picture, sample)))
+        if sample.label is not None:
+            members.append(_tar_member(f"{key}.cls", str(sample.label).encode()))
+        members.append(_tar_member(f"{key}.json", sample.to_json().encode()))
+    return b"".join(members)
+
+
+def _zip_files(piece: Piece, file_format: Format, folders: Sequence[str], pixels: Pixels) -> list[tuple[str, bytes]]:
+    files = []
+    for (index, sample), picture in zip(piece, pixels, strict=True):
+        folder = "" if sample.label is None else folders[sample.label]
+        files.append((f"{folder}{index:08d}.{file_format.extension}", file_format.encode(picture, sample)))
+    return files
+
+
+def _bytes(pixels: Pixels) -> bytes:
+    return pixels.tobytes()
+
+
+def _json_objects(piece: Piece, file_format: Format, pixels: Pixels) -> list[str]:
+    return [
+        json.dumps(
+            {
+                **sample.to_dict(),
+                "media_type": file_format.media_type,
+                "image": base64.b64encode(file_format.encode(picture, sample)).decode("ascii"),
+            },
+            separators=(",", ":"),
+        )
+        for (_, sample), picture in zip(piece, pixels, strict=True)
+    ]
 
 
 def _tar_member(name: str, content: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Requests of all routes for one bundle meet here: a bounded queue in front of one session.
 
-A lone request starts at once; what arrives while a batch runs shares the next one. Threads, not asyncio: ONNX Runtime,
-zlib and Pillow let go of Python's lock, so the event loop is free while runners compute.
+A lone request starts at once; what arrives while a batch runs shares the next one. Threads, not asyncio: each runner
+waits for the one batch that it has given away, and long answers are written by threads too.
 """
 
 import logging
@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from threading import Condition, Thread
 from time import monotonic
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 from weakref import ref
 
-import numpy as np
-
 from service.errors import DeadlineExceeded, Overloaded, Stopping
-from service.generator import Feed, Pixels
+from service.work import Computed, Work
 
 T = TypeVar("T")
 
@@ -34,14 +32,6 @@ MEMORY = 0.1
 logger = logging.getLogger(__name__)
 
 
-class Runs(Protocol):
-    """What a batcher needs of a generator."""
-
-    def run(self, feed: Feed) -> Pixels: ...
-
-    def padding(self, rows: int) -> int: ...
-
-
 class Observer:
     """Is told what happens, and does nothing about it; `telemetry` counts."""
 
@@ -53,21 +43,6 @@ class Observer:
 
     def rejected(self, reason: Reason) -> None:
         """Work was not taken, or dropped before it was computed."""
-
-
-@dataclass(frozen=True)
-class Work(Generic[T]):
-    """Rows for a graph. `feed` and `finish` run in a runner's thread; what they raise harms this work alone."""
-
-    rows: int
-    pixels: int
-    """Of all that comes out: what a queue full of it costs."""
-    feed: Callable[[], Feed]
-    """Arrays [rows, ...] by the name of the graph's input."""
-    finish: Callable[[Pixels], T]
-    """uint8 [rows, height, width, channels] to the result, for example a file."""
-    shape: tuple[int, ...] = ()
-    """Only work of one shape shares a batch."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +102,8 @@ class Batcher:
     """The queue and the threads that empty it. They start with the first work and end with `close`.
 
     Args:
-        generator: runs a batch; called by several threads at once if there are several runners.
-        runners: threads. ONNX Runtime sessions of one thread each share no kernel, so one runner for each CPU.
+        compute: runs a batch; called by several threads at once if there are several runners.
+        runners: threads, and so batches at a time.
         max_rows: most rows of a batch.
         seconds_per_row: of one runner, as measured while warming up; later batches correct it.
         limits: what may wait.
@@ -137,7 +112,7 @@ class Batcher:
 
     def __init__(
         self,
-        generator: Runs,
+        compute: Callable[[Sequence[Work[Any]]], Computed],
         *,
         runners: int = 1,
         max_rows: int = 32,
@@ -149,7 +124,7 @@ class Batcher:
         self.runners = runners
         self.seconds_per_row = seconds_per_row
         self.observer = observer or Observer()
-        self._generator = generator
+        self._run_batch = compute
         self._limits = limits or Limits()
         self._changed = Condition()
         self._queues: dict[Priority, _Queue] = {"interactive": _Queue(), "bulk": _Queue()}
@@ -281,7 +256,7 @@ class Batcher:
             try:
                 self._compute(batch)
             except Exception as error:  # a runner that dies would leave the queue without hands
-                logger.exception("a batch failed outside its graph")
+                logger.exception("a batch was not computed")
                 for job in batch:
                     if not job.future.done():
                         job.future.set_exception(error)
@@ -342,44 +317,13 @@ class Batcher:
         return moved
 
     def _compute(self, batch: Sequence[_Job[Any]]) -> None:
-        fed: list[tuple[_Job[Any], Feed]] = []
-        for job in batch:
-            try:
-                fed.append((job, job.work.feed()))
-            except Exception as error:
-                job.future.set_exception(error)
-        if not fed:
-            return
         began = monotonic()
-        try:
-            pixels = self._generator.run(_concatenate([feed for _, feed in fed]))
-        except Exception as error:
-            if len(fed) == 1:
-                fed[0][0].future.set_exception(error)
-            else:  # one of them may be to blame, the others are not: each alone, once
-                for job, _ in fed:
-                    self._compute([job])
-            return
-        ran = monotonic()
-        start = 0
-        for job, _ in fed:
-            own = pixels[start : start + job.work.rows]
-            start += job.work.rows
-            since = monotonic()
-            try:
-                value = job.work.finish(own)
-            except Exception as error:
-                job.future.set_exception(error)
+        computed = self._run_batch([job.work for job in batch])
+        for job, result in zip(batch, computed.results, strict=True):
+            if result.error is None:
+                job.future.set_result(Done(result.value, began - job.since, computed.compute, result.encode))
             else:
-                job.future.set_result(Done(value, began - job.since, ran - began, monotonic() - since))
-        rows = sum(job.work.rows for job, _ in fed)
-        ended = monotonic()
-        self.observer.batch(rows, self._generator.padding(rows), ran - began, ended - ran)
-        per_row = (ended - began) / rows
-        self.seconds_per_row += MEMORY * (per_row - self.seconds_per_row)
-
-
-def _concatenate(feeds: Sequence[Feed]) -> Feed:
-    if len(feeds) == 1:
-        return feeds[0]
-    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+                job.future.set_exception(result.error)
+        rows = sum(job.work.rows for job in batch)
+        self.observer.batch(rows, computed.padding, computed.compute, computed.encode)
+        self.seconds_per_row += MEMORY * ((monotonic() - began) / rows - self.seconds_per_row)

@@ -2,32 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from service.batcher import Batcher, Limits, Observer, Work
+from service.batcher import Batcher, Limits, Observer
+from service.engine import Engine, Here
 from service.errors import InvalidBundle, InvalidLatent, InvalidValue
 from service.files import MAX_BUNDLE_BYTES, read_verified
-from service.generator import MAX_BATCH, Feed, Generator, Pixels
-from service.golden import GoldenReport, check_golden
-from service.graph_check import check_graph
+from service.generator import MAX_BATCH, Feed, Generator, Measured, Pixels
+from service.golden import GoldenReport
 from service.latents import SCHEMES, Latents, fresh_seed
-from service.manifest import GENERATOR_FILE, GOLDEN_FILE, SAMPLES_FILE, Manifest
+from service.manifest import SAMPLES_FILE, Manifest
 from service.sample import Sample
-from service.settings import Provider
+from service.work import Drawn, Given, Work, keep
 
 T = TypeVar("T")
 
 BATCH_SECONDS = 0.1
 """A batch takes no longer on one thread, or a request that comes in the middle of bulk work would wait for it."""
-
-CheckGraph = Callable[[bytes, Manifest], None]
-"""Raises InvalidBundle if a graph must not be opened in this process."""
-
-
-def trust(model: bytes, manifest: Manifest) -> None:
-    """Only read the graph, without a trial: for bundles whose makers are known."""
-    check_graph(model)
 
 
 @dataclass(frozen=True)
@@ -35,10 +28,10 @@ class Bundle:
     """A generator with everything that is known about it."""
 
     manifest: Manifest
-    generator: Generator
+    measured: Measured
+    golden: GoldenReport
     batcher: Batcher
     samples_png: bytes | None
-    golden: GoldenReport
 
     @property
     def name(self) -> str:
@@ -49,9 +42,8 @@ class Bundle:
         cls,
         directory: Path,
         *,
-        provider: Provider = "auto",
+        engine: Engine | None = None,
         max_bytes: int = MAX_BUNDLE_BYTES,
-        check: CheckGraph = trust,
         limits: Limits | None = None,
         observer: Observer | None = None,
     ) -> "Bundle":
@@ -59,9 +51,8 @@ class Bundle:
 
         Args:
             directory: its name is the bundle's.
-            provider: the hardware to run on.
+            engine: opens and runs the graph; None is this process.
             max_bytes: of all its files together.
-            check: of the graph, before it is opened; a `Trial` for bundles from strangers.
             limits: of the queue in front of the generator.
             observer: of that queue.
 
@@ -74,25 +65,19 @@ class Bundle:
             raise InvalidBundle(f"the manifest's name is {manifest.name!r}; it must be the directory's")
         if manifest.task != "generate":
             raise InvalidBundle(f"task {manifest.task!r} is not served; served: generate")
-        files = read_verified(
-            directory, manifest.sha256, wanted=(GENERATOR_FILE, SAMPLES_FILE, GOLDEN_FILE), max_bytes=max_bytes
-        )
-        check(files[GENERATOR_FILE], manifest)
-        generator = Generator(files[GENERATOR_FILE], manifest, provider=provider)
+        files = read_verified(directory, manifest.sha256, wanted=(SAMPLES_FILE,), max_bytes=max_bytes)
+        engine = Here(max_bytes=max_bytes) if engine is None else engine
+        opened = engine.open(directory, manifest)
+        measured = opened.measured
         batcher = Batcher(
-            generator,
-            runners=generator.runners,
-            max_rows=max(1, min(MAX_BATCH, int(BATCH_SECONDS / generator.seconds_per_row))),
-            seconds_per_row=generator.seconds_per_row,
+            partial(engine.compute, manifest.name),
+            runners=engine.runners(measured.provider),
+            max_rows=max(1, min(MAX_BATCH, int(BATCH_SECONDS / measured.seconds_per_row))),
+            seconds_per_row=measured.seconds_per_row,
             limits=limits,
             observer=observer,
         )
-
-        def make(seeds: Sequence[int], labels: Sequence[int | None]) -> Pixels:
-            return generator.run(generator.feed(seeds, labels, [1.0] * len(seeds)))
-
-        golden = check_golden(manifest, files.get(GOLDEN_FILE), make, generator.provider)
-        return cls(manifest, generator, batcher, files.get(SAMPLES_FILE), golden)
+        return cls(manifest, measured, opened.golden, batcher, files.get(SAMPLES_FILE))
 
     def sample(self, *, seed: int | None = None, class_: str | int | None = None, truncation: float = 1.0) -> Sample:
         """What a request asks of this bundle, checked against what the bundle can do.
@@ -122,19 +107,19 @@ class Bundle:
 
     def work(self, samples: Sequence[Sample], finish: Callable[[Pixels], T]) -> Work[T]:
         """What the batcher does for samples: `finish` gets their pixels, uint8 [N, height, width, channels]."""
-        return self._work(len(samples), lambda: self._feed(samples), finish)
+        return self._work(len(samples), Drawn(samples), finish)
 
     def latent_work(self, z: Latents, labels: Sequence[int | None], finish: Callable[[Pixels], T]) -> Work[T]:
         """The same for latents that no seed draws, float32 [N, z_dim], without truncation."""
-        return self._work(len(z), lambda: self.generator.conditioned(z, labels, [1.0] * len(z)), finish)
+        return self._work(len(z), Given(z, labels), finish)
 
     def picture(self, sample: Sample) -> Pixels:
-        """Make one sample here and now, past the queue: uint8 [height, width, channels].
+        """Make one sample and wait for it: uint8 [height, width, channels].
 
         Raises:
             ModelFailure: if the generator fails.
         """
-        picture: Pixels = self.generator.run(self._feed([sample]))[0]
+        picture: Pixels = self.batcher.submit(self.work([sample], keep)).result().value[0]
         return picture
 
     def check_seed(self, seed: int, pointer: str = "/seed") -> int:
@@ -165,14 +150,7 @@ class Bundle:
         assert self.manifest.latent is not None
         return SCHEMES[self.manifest.latent.scheme][1]
 
-    def _feed(self, samples: Sequence[Sample]) -> Feed:
-        return self.generator.feed(
-            [sample.seed for sample in samples],
-            [sample.label for sample in samples],
-            [sample.truncation for sample in samples],
-        )
-
-    def _work(self, rows: int, feed: Callable[[], Feed], finish: Callable[[Pixels], T]) -> Work[T]:
+    def _work(self, rows: int, feed: Callable[[Generator], Feed], finish: Callable[[Pixels], T]) -> Work[T]:
         height, width, _ = self.shape
         return Work(rows, rows * height * width, feed, finish)
 

@@ -12,13 +12,13 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from service.batcher import Limits, Observer
-from service.bundle import Bundle, CheckGraph, trust
+from service.bundle import Bundle
 from service.cpus import available_cpus
+from service.engine import Engine, Here
 from service.errors import GaneryError, InvalidBundle, NotReady, UnknownModel, WrongTask
 from service.files import MAX_BUNDLE_BYTES
 from service.manifest import ModelName, Task
 from service.runtime import conflicting_builds
-from service.settings import Provider
 
 MAX_REASON = 500
 """Characters of a refusal: part of what it quotes may come from the bundle."""
@@ -46,9 +46,8 @@ class Catalog:
         models_dir: Path,
         *,
         default: str | None = None,
-        provider: Provider = "auto",
+        engine: Engine | None = None,
         max_bytes: int = MAX_BUNDLE_BYTES,
-        check: CheckGraph = trust,
         limits: Limits | None = None,
         observe: Callable[[str], Observer | None] = lambda _: None,
     ) -> "Catalog":
@@ -59,9 +58,8 @@ class Catalog:
         Args:
             models_dir: where the bundles are.
             default: name for requests that give none.
-            provider: the hardware to run on.
+            engine: opens and runs the graphs; None is this process.
             max_bytes: of one bundle, all files together.
-            check: of a graph before it is opened; it is called by several threads.
             limits: of the queue in front of each bundle.
             observe: gives the observer of a bundle's queue by the bundle's name.
         """
@@ -76,14 +74,15 @@ class Catalog:
             logger.error("cannot list the models directory %s: %s", models_dir, error.strerror)
             return cls(default=default, unlisted=error.strerror)
 
+        engine = Here(max_bytes=max_bytes) if engine is None else engine
+
         def load(directory: Path) -> Bundle | Exception:
             try:
                 _check_place(directory, models_dir)
                 return Bundle.load(
                     directory,
-                    provider=provider,
+                    engine=engine,
                     max_bytes=max_bytes,
-                    check=check,
                     limits=limits,
                     observer=observe(directory.name),
                 )
@@ -100,6 +99,7 @@ class Catalog:
                 refused[name] = _reason(outcome)
                 unforeseen = None if isinstance(outcome, GaneryError) else outcome
                 logger.error("bundle %s is refused: %s", name, refused[name], exc_info=unforeseen)
+        engine.start()
         if default is not None and default not in bundles:
             logger.error("the default model %r is not among the bundles served: %s", default, ", ".join(bundles))
         return cls(bundles, refused, default)
@@ -189,7 +189,7 @@ def _in_threads(load: Callable[[Path], Outcome], directories: Sequence[Path]) ->
 
 def _report(bundle: Bundle) -> None:
     level = logging.WARNING if bundle.golden.result == "differs" else logging.INFO
-    provider = bundle.generator.provider
+    provider = bundle.measured.provider
     logger.log(level, "bundle %s loaded on %s; its golden samples: %s", bundle.name, provider, bundle.golden)
 
 

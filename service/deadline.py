@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from time import monotonic
 
 from starlette.requests import ClientDisconnect
@@ -11,6 +12,61 @@ from service.errors import DeadlineExceeded, InvalidValue
 
 SENT_AT_ONCE = 16 * 1024
 """Bytes of a whole body that fit into the server's buffer: sending them waits for no client, and needs no timer."""
+
+
+class Clock:
+    """The one timer of a request; handlers find it in the scope's state, as `clock`.
+
+    What it waits for changes more often than it comes too late. So the loop's timer stays where it was set, and is set
+    again when it strikes too early.
+
+    Args:
+        seconds: in which the answer must begin.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._now, self._call_at = loop.time, loop.call_at
+        self._seconds = seconds
+        self._end = self._due = self._set_to = self._now() + seconds
+        self._timer = self._call_at(self._due, self._strike)
+        self.timeout = asyncio.timeout(None)
+        self.late: Callable[[], Exception] = self._too_late
+
+    def wait_for(self, seconds: float, late: Callable[[], Exception]) -> None:
+        """Allow so many seconds for what comes next, and not more than are left; then raise what `late` gives."""
+        due = self._now() + seconds
+        if due < self._end:
+            self._due, self.late = due, late
+            if due < self._set_to:
+                self._set(due)
+
+    def go_on(self) -> None:
+        """What was waited for has come; wait for the answer again."""
+        self._due, self.late = self._end, self._too_late
+
+    def begun(self) -> None:
+        """The answer has begun, and may take its time."""
+        self._due = self._end = math.inf
+
+    def stop(self) -> None:
+        """The request is over."""
+        self._timer.cancel()
+
+    def _strike(self) -> None:
+        self._set_to = math.inf
+        if self._due <= self._now():
+            self.timeout.reschedule(self._due)
+        elif self._due < math.inf:
+            self._set(self._due)
+
+    def _set(self, when: float) -> None:
+        self._timer.cancel()
+        self._set_to = when
+        self._timer = self._call_at(when, self._strike)
+
+    def _too_late(self) -> Exception:
+        return DeadlineExceeded(f"no answer within {self._seconds:g} seconds; ask for less, or again later")
 
 
 class DeadlineMiddleware:
@@ -35,37 +91,43 @@ class DeadlineMiddleware:
             await self.app(scope, receive, send)
             return
         seconds = min(self.seconds, _asked(scope))
-        scope.setdefault("state", {})["deadline"] = monotonic() + seconds
-        clock = asyncio.get_running_loop().time
+        clock = Clock(seconds)
+        state = scope.setdefault("state", {})
+        state["deadline"], state["clock"] = monotonic() + seconds, clock
         begun = False
+
+        async def send_in_time(message: Message) -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                clock.begun()
+            if len(message.get("body", b"")) < SENT_AT_ONCE and not message.get("more_body", False):
+                await send(message)
+                return
+            clock.wait_for(self.send_seconds, self._stopped_reading)
+            await send(message)
+            clock.begun()
+
         try:
-            async with asyncio.timeout(seconds) as budget:
-
-                async def send_in_time(message: Message) -> None:
-                    nonlocal begun
-                    if not begun:
-                        begun = True
-                        budget.reschedule(None)
-                    if len(message.get("body", b"")) < SENT_AT_ONCE and not message.get("more_body", False):
-                        await send(message)
-                        return
-                    budget.reschedule(clock() + self.send_seconds)
-                    await send(message)
-                    budget.reschedule(None)
-
+            async with clock.timeout:
                 await self.app(scope, receive, send_in_time)
         except TimeoutError:
-            if not budget.expired():
+            if not clock.timeout.expired():
                 raise
-            if begun:
-                raise ClientDisconnect(f"the client took nothing for {self.send_seconds:g} seconds") from None
-            raise DeadlineExceeded(f"no answer within {seconds:g} seconds; ask for less, or again later") from None
+            raise clock.late() from None
+        finally:
+            clock.stop()
+
+    def _stopped_reading(self) -> Exception:
+        return ClientDisconnect(f"the client took nothing for {self.send_seconds:g} seconds")
 
 
 def _asked(scope: Scope) -> float:
-    header = next((value for name, value in scope["headers"] if name == b"x-deadline-ms"), None)
-    if header is None:
-        return math.inf
-    if not header.isdigit() or not int(header[:20]) > 0:
-        raise InvalidValue(f"X-Deadline-Ms is {header[:50].decode('latin-1')!r}; send whole milliseconds, 1 or more")
-    return int(header[:20]) / 1000
+    for name, value in scope["headers"]:
+        if name == b"x-deadline-ms":
+            if not value.isdigit() or not int(value[:20]) > 0:
+                raise InvalidValue(
+                    f"X-Deadline-Ms is {value[:50].decode('latin-1')!r}; send whole milliseconds, 1 or more"
+                )
+            return int(value[:20]) / 1000
+    return math.inf

@@ -11,8 +11,10 @@ from service import __version__
 from service.bundle import Bundle
 from service.catalog import Catalog
 from service.cpus import available_cpus
+from service.lifecycle import engine_of
 from service.runtime import compiled_providers, conflicting_builds
 from service.settings import Settings
+from service.work import keep
 
 MEASURED_SECONDS = 1.0
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "bentoml", "numpy", "pillow")
@@ -33,7 +35,8 @@ def examine(settings: Settings) -> Iterator[str]:
     if not changed:
         yield "  none"
     yield f"bundles in {settings.models_dir.resolve()}"
-    catalog = Catalog.load(settings.models_dir, default=settings.default_model, provider=settings.provider)
+    engine = engine_of(settings)
+    catalog = Catalog.load(settings.models_dir, default=settings.default_model, engine=engine)
     for bundle in catalog.bundles.values():
         yield from _bundle(bundle)
     for name, reason in catalog.refused.items():
@@ -42,25 +45,29 @@ def examine(settings: Settings) -> Iterator[str]:
         yield f"  PROBLEM: {catalog.why_empty()}"
     else:
         yield f"requests that name no model get {catalog.default_for('generate')}"
+    for bundle in catalog.bundles.values():
+        bundle.batcher.close()
+    engine.close()
 
 
 def _bundle(bundle: Bundle) -> Iterator[str]:
-    generator, batcher = bundle.generator, bundle.batcher
+    measured, batcher = bundle.measured, bundle.batcher
     height, width, channels = bundle.shape
     manifest = bundle.manifest
     yield f"  {manifest.name} {manifest.version}: {height}x{width}x{channels}, digest {manifest.digest[:16]}"
-    yield f"    on {generator.provider}, {batcher.runners} runner(s), at most {batcher.max_rows} pictures in a batch"
-    yield f"    rows are {generator.determinism}; golden samples: {bundle.golden}"
+    yield f"    on {measured.provider}, {batcher.runners} runner(s), at most {batcher.max_rows} pictures in a batch"
+    yield f"    rows are {measured.determinism}; golden samples: {bundle.golden}"
     alone, together = (_pictures_per_second(bundle, rows) for rows in (1, batcher.max_rows))
     yield f"    a runner makes {alone:.0f} pictures/s one by one, {together:.0f} in the largest batch"
 
 
 def _pictures_per_second(bundle: Bundle, rows: int) -> float:
-    labels = [i % len(bundle.manifest.classes) if bundle.manifest.classes else None for i in range(rows)]
-    runs = max(1, ceil(MEASURED_SECONDS / 2 / (rows * bundle.generator.seconds_per_row)))
+    classes = bundle.manifest.classes or (None,)
+    samples = [bundle.sample(seed=row, class_=classes[row % len(classes)]) for row in range(rows)]
+    runs = max(1, ceil(MEASURED_SECONDS / 2 / (rows * bundle.measured.seconds_per_row)))
     began = perf_counter()
-    for run in range(runs):
-        bundle.generator.run(bundle.generator.feed(range(run, run + rows), labels, [1.0] * rows))
+    for _ in range(runs):
+        bundle.batcher.submit(bundle.work(samples, keep)).result()
     return runs * rows / (perf_counter() - began)
 
 

@@ -35,6 +35,11 @@ def json_pointer(path: Iterable[int | str]) -> str:
     return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in path)
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, without the pages that some libraries add."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class GaneryError(Exception):
     """A failure whose message says what came, what is allowed and what to do."""
 

@@ -55,6 +55,17 @@ FORMATS: dict[FormatName, Format] = {
 }
 
 
+@dataclass(frozen=True)
+class ToFile:
+    """Makes the file of one picture, uint8 [1, height, width, channels]."""
+
+    format_: Format
+    origin: Provenance
+
+    def __call__(self, pixels: Pixels) -> bytes:
+        return self.format_.encode(pixels[0], self.origin)
+
+
 class HasMediaType(Protocol):
     """What a choice between representations needs to know of each."""
 

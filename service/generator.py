@@ -1,18 +1,17 @@
 """One ONNX Runtime session behind one method. No HTTP, no asyncio."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.cpus import available_cpus
-from service.errors import InvalidBundle, ModelFailure, NonFiniteOutput
+from service.errors import InvalidBundle, ModelFailure, NonFiniteOutput, first_line
 from service.latents import Latents, draw
 from service.manifest import Manifest
-from service.runtime import CPU, open_session
-from service.settings import Provider
+from service.runtime import Provider, open_session
 
 Pixels = NDArray[np.uint8]
 Feed = dict[str, NDArray[Any]]
@@ -24,32 +23,12 @@ COMPANIES = [[0], [7], [3, 1], [6, 7, 5], [7, 1, 2, 5, 4, 3, 6, 0]]
 """Rows of the warm-up that are run together: alone, in pairs, in other places, with other neighbours."""
 
 
-class Generator:
-    """A graph's inputs in, pixels out; row i of the answer is a function of row i of the inputs, and of nothing else.
+@dataclass(frozen=True)
+class Measured:
+    """What opening a graph has found out."""
 
-    Opening one checks that the graph's inputs and outputs are those that the manifest implies, and measures whether
-    company changes a row. Where it does, every run has one fixed number of rows.
-
-    Raises:
-        InvalidBundle: if ONNX Runtime refuses the graph, or the graph is not what the manifest says.
-        ModelFailure: if `provider` asks for hardware that is not there.
-    """
-
-    def __init__(self, model: bytes, manifest: Manifest, *, provider: Provider = "auto") -> None:
-        assert manifest.latent is not None
-        self._latent = manifest.latent
-        self._num_classes = len(manifest.classes or ())
-        self._shape = (manifest.output.height, manifest.output.width, manifest.output.channels)
-        self._session = open_session(model, provider)
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        self.provider: str = self._session.get_providers()[0]
-        self._check_signature()
-        try:
-            self.batch, self.exact, self.seconds_per_row = self._warm_up()
-        except ModelFailure as error:
-            cause = f": {error.__cause__}" if error.__cause__ else ""
-            raise InvalidBundle(f"warming up: {error.detail}{cause}") from error
-
+    provider: str
+    """As ONNX Runtime names it."""
     batch: int | None
     """Rows of every run; None if any number gives the same rows."""
     exact: bool
@@ -58,14 +37,39 @@ class Generator:
     """Of one thread, in the batches of the measurement."""
 
     @property
-    def runners(self) -> int:
-        """How many threads run it best: one for each CPU, one for a GPU, whose work is one stream."""
-        return available_cpus() if self.provider == CPU else 1
-
-    @property
     def determinism(self) -> str:
         """How the promise is kept: `exact; batch=free`, `exact; batch=8`, or `unproven; batch=1`."""
         return f"{'exact' if self.exact else 'unproven'}; batch={self.batch or 'free'}"
+
+
+class Generator:
+    """A graph's inputs in, pixels out; row i of the answer is a function of row i of the inputs, and of nothing else.
+
+    Opening one checks that the graph's inputs and outputs are those that the manifest implies, and measures whether
+    company changes a row. Where it does, every run has one fixed number of rows.
+
+    Args:
+        model: the graph, serialised.
+        manifest: of its bundle.
+        provider: the hardware to run on.
+        measured: by another process with this graph on this hardware; it is not measured again.
+
+    Raises:
+        InvalidBundle: if ONNX Runtime refuses the graph, or the graph is not what the manifest says.
+        ModelFailure: if `provider` asks for hardware that is not there.
+    """
+
+    def __init__(
+        self, model: bytes, manifest: Manifest, *, provider: Provider = "auto", measured: Measured | None = None
+    ) -> None:
+        assert manifest.latent is not None
+        self._latent = manifest.latent
+        self._num_classes = len(manifest.classes or ())
+        self._shape = (manifest.output.height, manifest.output.width, manifest.output.channels)
+        self._session = open_session(model, provider)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._check_signature()
+        self.measured = measured or self._warm_up()
 
     def feed(self, seeds: Sequence[int], labels: Sequence[int | None], truncation: Sequence[float]) -> Feed:
         """What the graph takes for seeds: z, and y and psi if it knows them; [N, ...] each.
@@ -87,7 +91,7 @@ class Generator:
 
     def padding(self, rows: int) -> int:
         """Rows that `run` computes besides those it is given."""
-        return 0 if self.batch is None else -rows % self.batch
+        return 0 if self.measured.batch is None else -rows % self.measured.batch
 
     def run(self, feed: Feed) -> Pixels:
         """Compute pictures.
@@ -102,7 +106,7 @@ class Generator:
             ModelFailure: if ONNX Runtime fails.
             NonFiniteOutput: if the graph says so of one of the rows.
         """
-        return self._run_in(self.batch, feed)
+        return self._run_in(self.measured.batch, feed)
 
     def _run_in(self, batch: int | None, feed: Feed) -> Pixels:
         rows = len(next(iter(feed.values())))
@@ -122,7 +126,7 @@ class Generator:
         try:
             outputs = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
         except Exception as error:
-            raise ModelFailure("the generator failed") from error
+            raise ModelFailure(f"the generator failed on {rows} {'row' if rows == 1 else 'rows'}") from error
         pixels: Pixels = outputs["pixels"]
         if pixels.shape != (rows, *self._shape):
             raise ModelFailure(f"the generator gave pixels {list(pixels.shape)}, not {[rows, *self._shape]}")
@@ -145,8 +149,17 @@ class Generator:
             outputs["finite"] = ("tensor(bool)", [])
         _check_tensors("outputs", self._session.get_outputs(), outputs)
 
-    def _warm_up(self) -> tuple[int | None, bool, float]:
-        """`batch`, `exact`, `seconds_per_row`. Kernels may differ by a batch's size, a row's place, its neighbours."""
+    def _warm_up(self) -> Measured:
+        """Kernels may differ by a batch's size, a row's place, its neighbours."""
+        try:
+            batch, exact, seconds_per_row = self._measure()
+        except ModelFailure as error:
+            cause = f": {first_line(error.__cause__)}" if error.__cause__ else ""
+            raise InvalidBundle(f"warming up: {error.detail}{cause}") from error
+        return Measured(self._session.get_providers()[0], batch, exact, seconds_per_row)
+
+    def _measure(self) -> tuple[int | None, bool, float]:
+        """`batch`, `exact`, `seconds_per_row`."""
         last = self._num_classes - 1  # the first class, the last one, and some between
         labels = [row * last // (WARM_UP_ROWS - 1) if self._num_classes else None for row in range(WARM_UP_ROWS)]
         feed = self.feed(range(WARM_UP_ROWS), labels, [1.0] * WARM_UP_ROWS)

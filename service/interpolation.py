@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.batcher import Work
 from service.bundle import Bundle
 from service.generator import Pixels
 from service.latents import Latents, draw, slerp
 from service.sample import Sample
+from service.work import Work, keep
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Interpolation:
         for first in range(0, len(frames), rows):
             piece = frames[first : first + rows]
             z = np.stack([latent for latent, _ in piece])
-            yield self.bundle.latent_work(z, [label for _, label in piece], lambda pixels: pixels)
+            yield self.bundle.latent_work(z, [label for _, label in piece], keep)
 
     def _latent(self, start: Sample, end: Sample, t: float) -> Latents:
         latent = self.bundle.manifest.latent

@@ -3,18 +3,19 @@
 import asyncio
 import gc
 import logging
-from contextlib import ExitStack
+from collections.abc import Callable
 
 import anyio.to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.arrivals import Arrivals
 from service.batcher import Limits
-from service.bundle import CheckGraph, trust
 from service.catalog import Catalog
+from service.engine import Engine, Here
 from service.errors import NotReady
+from service.processes import Processes, how_many
 from service.settings import Settings
 from service.telemetry import Metrics
-from service.trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -27,27 +28,25 @@ class Lifecycle:
         self.metrics = metrics
         self.draining = False
         self.loaded = asyncio.Event()
+        self.arrivals = Arrivals()
         self._catalog: Catalog | None = None
+        self._engine: Engine | None = None
 
     async def load(self) -> None:
         """Load the bundles in a thread, so that probes are answered meanwhile."""
 
         def load() -> Catalog:
             settings = self.settings
-            with ExitStack() as stack:
-                check: CheckGraph = trust
-                if settings.trial_seconds:
-                    check = stack.enter_context(Trial(seconds=settings.trial_seconds, max_bytes=settings.trial_bytes))
-                return Catalog.load(
-                    settings.models_dir,
-                    default=settings.default_model,
-                    provider=settings.provider,
-                    max_bytes=settings.max_bundle_bytes,
-                    check=check,
-                    limits=Limits(settings.queue_rows, settings.queue_pixels, settings.max_streams),
-                    observe=self.metrics.observer,
-                )
+            return Catalog.load(
+                settings.models_dir,
+                default=settings.default_model,
+                engine=self._engine,
+                max_bytes=settings.max_bundle_bytes,
+                limits=Limits(settings.queue_rows, settings.queue_pixels, settings.max_streams),
+                observe=self.metrics.observer,
+            )
 
+        self._engine = engine_of(self.settings, on_end=self.metrics.processes_ended.inc)
         self._catalog = await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
         # What has been loaded stays. Left to the collector, it is walked again and again while requests wait.
         gc.collect()
@@ -83,6 +82,8 @@ class Lifecycle:
         """Finish what the queues hold, and end their threads."""
         for bundle in () if self._catalog is None else self._catalog.bundles.values():
             await anyio.to_thread.run_sync(bundle.batcher.close)
+        if self._engine is not None:
+            await anyio.to_thread.run_sync(self._engine.close)
 
     def check_ready(self) -> None:
         """Pass if requests should be sent here.
@@ -94,6 +95,21 @@ class Lifecycle:
             raise NotReady("draining: this replica is about to stop")
         if not self.catalog.bundles:
             raise NotReady(self.catalog.why_empty())
+
+
+def engine_of(settings: Settings, *, on_end: Callable[[], None] = lambda: None) -> Engine:
+    """Where graphs are run, as the settings say."""
+    count = how_many(settings.processes, settings.provider)
+    if count == 0:
+        return Here(settings.provider, max_bytes=settings.max_bundle_bytes)
+    return Processes(
+        count,
+        settings.provider,
+        trial_seconds=settings.trial_seconds,
+        trial_bytes=settings.trial_bytes,
+        max_bundle_bytes=settings.max_bundle_bytes,
+        on_end=on_end,
+    )
 
 
 class StartLoaded:

@@ -1,14 +1,14 @@
 """Bodies to requests: a size, a type, JSON, a schema; the first thing wrong is the answer."""
 
-import asyncio
 import json
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
+from service.deadline import Clock
 from service.errors import (
     InvalidValue,
     MalformedRequest,
@@ -54,24 +54,28 @@ async def read_body(request: Request, *, max_bytes: int, seconds: float) -> byte
 
     Raises:
         TooLarge: if it is longer than `max_bytes`, whatever Content-Length says.
-        RequestTimeout: if not all of it has come after so many seconds.
+        RequestTimeout: if not all of it has come after so many seconds; see `Clock`.
+        ClientDisconnect: if the client has gone.
     """
-    too_large = TooLarge(f"the body is larger than {max_bytes} bytes")
     # Refused by its announcement, before a byte of it is read; the count below is what is relied on.
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
-        raise too_large
+        raise TooLarge(f"the body is larger than {max_bytes} bytes")
+    clock: Clock = request.scope["state"]["clock"]
+    clock.wait_for(
+        seconds, lambda: RequestTimeout(f"the body has not come within {seconds:g} seconds; send it at once")
+    )
     body = bytearray()
-    try:
-        async with asyncio.timeout(seconds) as budget:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise too_large
-    except TimeoutError:
-        if not budget.expired():
-            raise
-        raise RequestTimeout(f"the body has not come within {seconds:g} seconds; send it at once") from None
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > max_bytes:
+            raise TooLarge(f"the body is larger than {max_bytes} bytes")
+    clock.go_on()
     return bytes(body)
 
 

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeVar, overload
 
-from service.batcher import Work
 from service.bundle import Bundle
 from service.errors import InvalidValue, TooLarge, json_pointer
 from service.generator import Pixels
 from service.latents import fresh_seed
 from service.sample import Sample
+from service.work import Work
 
 T = TypeVar("T")
 
 INDEX = re.compile("[0-9]{1,9}")
+
+Piece = Sequence[tuple[int, Sample]]
+"""Some samples, and the index of each in the plan."""
 
 ClassName = str | int
 Classes = ClassName | Sequence[ClassName] | Mapping[str, int]
@@ -121,19 +124,13 @@ class Plan:
     def __getitem__(self, index: int) -> Sample:
         return self.bundle.sample(seed=self.seeds[index], class_=self.label_at(index), truncation=self.truncation)
 
-    def works(self, pack: "Callable[[Sequence[tuple[int, Sample]], Pixels], T]") -> Iterator[Work[T]]:
-        """The work that makes all samples, piece by piece; `pack` gets a piece's indices, samples and pixels."""
+    def works(self, packing: Callable[[Piece], Callable[[Pixels], T]]) -> Iterator[Work[T]]:
+        """The work that makes all samples, piece by piece; `packing` gives what is to become of a piece's pixels."""
         batcher = self.bundle.batcher
         rows = min(batcher.max_rows, -(-len(self) // batcher.runners))
         for start in range(0, len(self), rows):
             piece = [(index, self[index]) for index in range(start, min(start + rows, len(self)))]
-            yield self.bundle.work([sample for _, sample in piece], _packing(pack, piece))
-
-
-def _packing(
-    pack: Callable[[Sequence[tuple[int, Sample]], Pixels], T], piece: Sequence[tuple[int, Sample]]
-) -> Callable[[Pixels], T]:
-    return lambda pixels: pack(piece, pixels)
+            yield self.bundle.work([sample for _, sample in piece], packing(piece))
 
 
 def _labels(bundle: Bundle, classes: Classes | None) -> tuple[Callable[[int], int | None], int | None]:

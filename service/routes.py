@@ -1,6 +1,5 @@
 """The public routes: parse, call, encode."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
@@ -15,14 +14,15 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from service import __version__
 from service.animations import ANIMATIONS
 from service.archives import ARCHIVES
-from service.batcher import Done, Work
+from service.batcher import Done
 from service.bundle import Bundle
 from service.errors import NotFound, TooLarge
-from service.formats import FORMATS, Format, choose
+from service.formats import FORMATS, Format, ToFile, choose
 from service.interpolation import Interpolation
 from service.lifecycle import Lifecycle
 from service.openapi import document
@@ -43,6 +43,7 @@ from service.schemas import (
 )
 from service.streaming import Pieces, in_thread, stream
 from service.verification import open_case
+from service.work import Work
 
 T = TypeVar("T")
 
@@ -97,7 +98,7 @@ async def sample(request: Request) -> Response:
         max_count=service.settings.max_count,
     )
     archive = kind(plan, FORMATS[ask.picture], max_pixels=service.settings.max_pixels)
-    pieces = Pieces(bundle.batcher, plan.works(archive.pack))
+    pieces = Pieces(bundle.batcher, plan.works(archive.packing))
     name = f"{bundle.name}-{plan.seeds[0]}-{len(plan)}.{archive.extension}"
     return await stream(
         request,
@@ -146,7 +147,7 @@ async def verify(request: Request) -> Response:
         return _json(case)
     bundle = service.catalog.named(case.sample.model)
     request.state.model = bundle.name
-    work = bundle.work([case.sample], lambda pixels: case.judge(pixels[0]))
+    work = bundle.work([case.sample], case.judge)
     done = await _done(request, bundle, work)
     return _json(done.value)
 
@@ -210,21 +211,40 @@ def page(name: str) -> Callable[[Request], Awaitable[Response]]:
     return send
 
 
+class Endpoint:
+    """A handler as an ASGI application, without the error handling that Starlette puts around it; see `problems.py`."""
+
+    def __init__(self, handle: Callable[[Request], Awaitable[Response]]) -> None:
+        self.handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self.handle(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+def _get(path: str, handle: Callable[[Request], Awaitable[Response]]) -> Route:
+    return Route(path, Endpoint(handle), methods=["GET"])
+
+
+def _post(path: str, handle: Callable[[Request], Awaitable[Response]]) -> Route:
+    return Route(path, Endpoint(handle), methods=["POST"])
+
+
 ROUTES: list[BaseRoute] = [
-    Route("/generate", generate, methods=["POST"]),
-    Route("/sample", sample, methods=["POST"]),
-    Route("/samples/{id}", sample_again),
-    Route("/interpolate", interpolate, methods=["POST"]),
-    Route("/verify", verify, methods=["POST"]),
-    Route("/models", models),
-    Route("/models/{name}", model),
-    Route("/models/{name}/samples.png", sheet),
-    Route("/livez", livez),
-    Route("/readyz", readyz),
-    Route("/metrics", metrics),
-    Route("/openapi.json", openapi),
-    Route("/docs", page("docs.html")),
-    Route("/", page("index.html")),
+    _post("/generate", generate),
+    _post("/sample", sample),
+    _get("/samples/{id}", sample_again),
+    _post("/interpolate", interpolate),
+    _post("/verify", verify),
+    _get("/models", models),
+    _get("/models/{name}", model),
+    _get("/models/{name}/samples.png", sheet),
+    _get("/livez", livez),
+    _get("/readyz", readyz),
+    _get("/metrics", metrics),
+    _get("/openapi.json", openapi),
+    _get("/docs", page("docs.html")),
+    _get("/", page("index.html")),
     Mount("/web", StaticFiles(directory=WEB)),
 ]
 
@@ -250,16 +270,16 @@ def _accept(request: Request) -> str:
 
 
 def _made_by(bundle: Bundle) -> dict[str, str]:
-    return {"X-Model": bundle.name, "X-Determinism": bundle.generator.determinism}
+    return {"X-Model": bundle.name, "X-Determinism": bundle.measured.determinism}
 
 
 async def _picture(
     request: Request, bundle: Bundle, sample: Sample, format_: Format, headers: Mapping[str, str] | None = None
 ) -> Response:
     """One sample through the queue, as a file."""
-    work = bundle.work([sample], lambda pixels: format_.encode(pixels[0], sample))
+    work = bundle.work([sample], ToFile(format_, sample))
     done = await _done(request, bundle, work)
-    request.state.timings = {"queue": done.queue, "compute": done.compute, "encode": done.encode}
+    request.scope["state"]["timings"] = (("queue", done.queue), ("compute", done.compute), ("encode", done.encode))
     return Response(
         done.value,
         media_type=format_.media_type,
@@ -270,7 +290,7 @@ async def _picture(
 async def _done(request: Request, bundle: Bundle, work: Work[T]) -> Done[T]:
     """What becomes of work in the queue, while the client waits for it."""
     future = bundle.batcher.submit(work, deadline=request.state.deadline)
-    return await while_connected(request, asyncio.wrap_future(future))
+    return await while_connected(request, _lifecycle(request).arrivals.expect(future))
 
 
 def _json(answer: BaseModel) -> Response:

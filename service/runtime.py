@@ -6,10 +6,12 @@ service too, and never runs a graph.
 
 import os
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
-from service.errors import InvalidBundle, ModelFailure
-from service.settings import Provider
+from service.errors import InvalidBundle, ModelFailure, first_line
+
+Provider = Literal["auto", "cpu", "cuda"]
+"""What an operator may ask for."""
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -62,7 +64,7 @@ def open_session(model: bytes, provider: Provider) -> Any:
     try:
         session = onnxruntime.InferenceSession(model, _options(onnxruntime), providers=wanted)
     except Exception as error:  # its exceptions share no base class but Exception
-        raise InvalidBundle(f"ONNX Runtime does not load the graph: {str(error).splitlines()[0]}") from error
+        raise InvalidBundle(f"ONNX Runtime does not load the graph: {first_line(error)}") from error
     # The list of compiled providers promises CUDA on machines without a GPU; only the session knows what it got.
     got = session.get_providers()[0]
     if provider == "cuda" and got != CUDA:

@@ -215,8 +215,8 @@ class ModelCard(ModelSummary):
         """The card of a bundle that is being served."""
         return cls(
             **_summary(bundle),
-            provider=bundle.generator.provider,
-            determinism=bundle.generator.determinism,
+            provider=bundle.measured.provider,
+            determinism=bundle.measured.determinism,
             runners=bundle.batcher.runners,
             max_batch=bundle.batcher.max_rows,
             pictures_per_second=round(bundle.batcher.runners / bundle.batcher.seconds_per_row, 1),

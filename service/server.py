@@ -119,12 +119,11 @@ def worker(*, when_loaded: bool = False) -> Any:
     except FileNotFoundError:  # a full disk, or one to read only: BentoML wants a directory, and never writes into it
         tempfile.tempdir = "/dev/shm"
     try:
+        from service.processes import start_early  # noqa: PLC0415
         from service.settings import Settings  # noqa: PLC0415
-        from service.trial import start_early  # noqa: PLC0415
 
         settings = Settings.from_environment()
-        if settings.trial_seconds:
-            start_early()  # before BentoML, whose import takes longest
+        start_early(settings.processes, settings.provider)  # before BentoML, whose import takes longest
         from service.api import hosted  # noqa: PLC0415
         from service.connection import Connection  # noqa: PLC0415
         from service.logs import write_text  # noqa: PLC0415

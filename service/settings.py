@@ -7,10 +7,11 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.cors import Origins
+from service.runtime import Provider
 
-Provider = Literal["auto", "cpu", "cuda"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+AccessLog = Literal["failures", "all"]
 
 
 class Settings(BaseSettings):
@@ -28,12 +29,19 @@ class Settings(BaseSettings):
         description="where generators run; `cuda` refuses to serve from a CPU, `auto` takes what there is",
     )
     max_bundle_bytes: int = Field(default=2 * 2**30, ge=1, description="largest bundle, all files together")
+    processes: int | None = Field(
+        default=None,
+        ge=0,
+        le=1024,
+        description="processes that compute; unset is one for each CPU, or one for a GPU; 0 computes in the server's "
+        "own process, which takes less memory and is slower",
+    )
     trial_seconds: float = Field(
-        default=30.0,
+        default=60.0,
         ge=0,
         le=3600,
-        description="time for a bundle's graph to open and make a few pictures in a process of its own, before it is "
-        "served; 0 trusts every bundle",
+        description="time for a bundle's graph to open and to make its first pictures in such a process; 0 trusts "
+        "every bundle with any time and memory",
     )
     trial_bytes: int = Field(default=4 * 2**30, ge=1, description="memory for that, besides the graph itself")
 
@@ -81,6 +89,10 @@ class Settings(BaseSettings):
     # What it tells its operator.
     log_format: LogFormat = Field(default="text", description="`json` writes one object on each line")
     log_level: LogLevel = Field(default="info", description="the least that the service's own log lines must be")
+    access_log: AccessLog = Field(
+        default="failures",
+        description="which requests get a log line: those answered with a status of 400 or more, or all",
+    )
     tracing: Literal["otlp"] | None = Field(
         default=None, description="`otlp` exports a span for each request, as the standard OTEL_* variables say"
     )

@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from service.batcher import Batcher, Done, Work
+from service.batcher import Batcher, Done
 from service.presence import while_connected
+from service.work import Work
 
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ import logging
 import random
 import re
 from functools import partial
+from http import HTTPStatus
 from time import perf_counter
 from typing import get_args
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.batcher import Observer, Priority, Reason
 from service.catalog import Catalog
+from service.settings import AccessLog
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_GONE = 499
@@ -68,6 +70,11 @@ class Metrics:
             ["model", "reason"],
             registry=self.registry,
         )
+        self.processes_ended = Counter(
+            "ganery_processes_ended",
+            "Processes that computed and ended by themselves, or were killed; others took their places.",
+            registry=self.registry,
+        )
         self.queue_rows = Gauge("ganery_queue_rows", "Rows waiting for a runner.", ["model"], registry=self.registry)
         self.queue_wait = Gauge(
             "ganery_queue_wait_seconds",
@@ -105,8 +112,8 @@ class Metrics:
             if bundle.golden.largest is not None and bundle.golden.mean is not None:
                 self.bundle_golden_levels.labels(name, "largest").set(bundle.golden.largest)
                 self.bundle_golden_levels.labels(name, "mean").set(bundle.golden.mean)
-            self.bundle_provider.labels(name, bundle.generator.provider).set(1)
-            self.bundle_determinism.labels(name, bundle.generator.determinism).set(1)
+            self.bundle_provider.labels(name, bundle.measured.provider).set(1)
+            self.bundle_determinism.labels(name, bundle.measured.determinism).set(1)
             self.queue_rows.labels(name).set_function(partial(getattr, bundle.batcher, "waiting"))
             self.queue_wait.labels(name).set_function(partial(getattr, bundle.batcher, "wait_seconds"))
         for name in catalog.refused:
@@ -151,14 +158,17 @@ class QueueObserver(Observer):
 class TelemetryMiddleware:
     """Gives each request an id, tells it in X-Request-Id, counts, times and logs the answer.
 
-    Server-Timing tells the milliseconds until the answer began, and those of the phases in `request.state.timings`.
+    Server-Timing tells the milliseconds until the answer began, and those of the phases that a handler has left in the
+    state as `timings`: pairs of a name and seconds.
 
     A client's own X-Request-Id is kept if it is 1 to 64 letters, digits, dots, dashes and underscores.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, access_log: AccessLog = "failures") -> None:
         self.app = app
         self.metrics = metrics
+        self._log_all = access_log == "all"
+        self._series: dict[tuple[str, int, str], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -172,10 +182,10 @@ class TelemetryMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                timings = {**scope["state"].get("timings", {}), "total": perf_counter() - start}
-                timing = ", ".join([f"{name};dur={seconds * 1000:.1f}" for name, seconds in timings.items()])
-                added = [(b"x-request-id", request_id.encode()), (b"server-timing", timing.encode())]
-                message["headers"] = [*message.get("headers", ()), *added]
+                timings = scope["state"].get("timings", ())
+                phases = "".join([f"{name};dur={seconds * 1000:.1f}, " for name, seconds in timings])
+                timing = f"{phases}total;dur={(perf_counter() - start) * 1000:.1f}"
+                message["headers"].extend(((b"x-request-id", request_id.encode()), (b"server-timing", timing.encode())))
             await send(message)
 
         start = perf_counter()
@@ -187,11 +197,12 @@ class TelemetryMiddleware:
             seconds = perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
             model = scope["state"].get("model", "")
-            self.metrics.requests.labels(route, status, model).inc()
+            requests, timer = self._series_of(route, status, model)
+            requests.inc()
+            timer.observe(seconds)
             if kind := scope["state"].get("problem"):
                 self.metrics.problems.labels(kind, model).inc()
-            self.metrics.seconds.labels(route).observe(seconds)
-            if route not in UNLOGGED and logger.isEnabledFor(logging.INFO):
+            if self._logged(route, status):
                 # Quoted: a decoded path may hold line breaks, and with them forged log lines.
                 method, path, milliseconds = scope["method"], quote(scope["path"]), round(seconds * 1000, 1)
                 logger.info(
@@ -211,8 +222,23 @@ class TelemetryMiddleware:
                     },
                 )
 
+    def _series_of(self, route: str, status: int, model: str) -> tuple[Counter, Histogram]:
+        """Those of such requests; finding them in the registry costs as much as counting in them."""
+        key = route, status, model
+        if key not in self._series:
+            self._series[key] = self.metrics.requests.labels(*key), self.metrics.seconds.labels(route)
+        return self._series[key]
+
+    def _logged(self, route: str, status: int) -> bool:
+        return route not in UNLOGGED and (self._log_all or status >= HTTPStatus.BAD_REQUEST)
+
 
 def _request_id(scope: Scope) -> str:
-    came = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            came = value.decode("latin-1")
+            if REQUEST_ID.fullmatch(came):
+                return str(came)
+            break
     # No secret: an id need not be hard to guess, and the system's random numbers can cost more than all the rest.
-    return came if REQUEST_ID.fullmatch(came) else f"{random.getrandbits(64):016x}"
+    return f"{random.getrandbits(64):016x}"

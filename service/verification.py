@@ -43,8 +43,8 @@ class Case:
     sample: Sample
 
     def judge(self, pixels: Pixels) -> Verdict:
-        """Compare with the pixels that the sample has now, uint8 [height, width, channels]."""
-        made = FORMATS[self.upload.format].encode(pixels, self.sample)
+        """Compare with the pixels that the sample has now, uint8 [1, height, width, channels]."""
+        made = FORMATS[self.upload.format].encode(pixels[0], self.sample)
         # As read from a file again: what a lossy format loses is no difference between the two.
         expected = read_picture(made, max_pixels=pixels.size).pixels
         if expected.shape != self.upload.pixels.shape:

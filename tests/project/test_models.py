@@ -7,7 +7,7 @@ import pytest
 
 from service.bundle import Bundle
 from service.manifest import GENERATOR_FILE, GOLDEN_FILE, Manifest
-from service.trial import Trial
+from service.processes import Processes
 from training.graph import Sampler, open_graph
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -20,16 +20,17 @@ def test_something_is_shipped():
 
 @pytest.mark.parametrize("directory", SHIPPED, ids=lambda path: path.name)
 def test_bundle_loads(directory):
-    bundle = Bundle.load(directory, provider="cpu")
+    bundle = Bundle.load(directory)
     for label in range(len(bundle.manifest.classes or ("",))):
         picture = bundle.picture(bundle.sample(seed=1, class_=label if bundle.manifest.classes else None))
         assert picture.std() > 5  # something is on it
 
 
 def test_a_service_that_trusts_nobody_serves_them():
-    with Trial(seconds=60, max_bytes=4 * 2**30) as trial:
-        for directory in SHIPPED:
-            assert Bundle.load(directory, provider="cpu", check=trial).golden.result != "untested"
+    engine = Processes(1, "cpu", trial_seconds=60, trial_bytes=4 * 2**30)
+    for directory in SHIPPED:
+        assert Bundle.load(directory, engine=engine).golden.result != "untested"
+    engine.close()
 
 
 @pytest.mark.parametrize("directory", SHIPPED, ids=lambda path: path.name)
@@ -49,7 +50,7 @@ def test_all_bundles_together_stay_small():
 
 @pytest.mark.parametrize("directory", SHIPPED, ids=lambda path: path.name)
 def test_a_picture_does_not_depend_on_the_batch_it_shares(directory):
-    bundle = Bundle.load(directory, provider="cpu")
+    bundle = Bundle.load(directory)
     assert bundle.manifest.latent is not None
     sampler = Sampler(open_graph(directory / GENERATOR_FILE), bundle.manifest.latent)
     seeds, num_classes = np.arange(33, dtype=np.uint64), len(bundle.manifest.classes or ("",))

@@ -164,7 +164,7 @@ def refusal(tmp_path: Path, plain: Path) -> Refusal:
     """Load a hostile bundle beside a good one, which must be served all the same; why the other one is not."""
 
     def load(**settings: Any) -> str:
-        catalog = Catalog.load(tmp_path / "models", provider="cpu", **settings)
+        catalog = Catalog.load(tmp_path / "models", **settings)
         assert list(catalog.bundles) == ["plain"]
         good = catalog.bundles["plain"]
         assert good.picture(good.sample(seed=1)).shape == (8, 8, 3)
@@ -195,12 +195,23 @@ def load() -> Iterator[Callable[[Path], Bundle]]:
     loaded = []
 
     def load(directory: Path) -> Bundle:
-        loaded.append(Bundle.load(directory, provider="cpu"))
+        loaded.append(Bundle.load(directory))
         return loaded[-1]
 
     yield load
     for bundle in loaded:
         bundle.batcher.close()
+
+
+def open_generator(directory: Path, **settings: Any) -> Generator:
+    """A bundle's graph, without everything around it."""
+    return Generator((directory / GENERATOR_FILE).read_bytes(), Manifest.read(directory), provider="cpu", **settings)
+
+
+@pytest.fixture
+def generator_of() -> Callable[..., Generator]:
+    """`open_generator`, for tests."""
+    return open_generator
 
 
 @pytest.fixture
@@ -215,7 +226,9 @@ def digits_bundle(digits: Path, load: Callable[[Path], Bundle]) -> Bundle:
 
 def lifecycle_of(models: Path, **settings: Any) -> Lifecycle:
     """What `create_app` takes; `settings` are those that differ."""
-    return Lifecycle(Settings(models_dir=models, **{"provider": "cpu", "trial_seconds": 0, **settings}), Metrics())
+    return Lifecycle(
+        Settings(models_dir=models, **{"provider": "cpu", "processes": 0, "access_log": "all", **settings}), Metrics()
+    )
 
 
 @contextmanager

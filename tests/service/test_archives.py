@@ -28,7 +28,7 @@ MILLIONS = 16 * 2**20
 def made(name, plan, picture="png", max_pixels=MILLIONS):
     """The bytes of an archive, as a server makes them."""
     archive = ARCHIVES[name](plan, FORMATS[picture], max_pixels=max_pixels)
-    return b"".join(archive.write(Pieces(plan.bundle.batcher, plan.works(archive.pack))))
+    return b"".join(archive.write(Pieces(plan.bundle.batcher, plan.works(archive.packing))))
 
 
 def pictures_of(plan):
@@ -154,7 +154,7 @@ def test_no_archive_ends_when_a_piece_is_missing(plan):
 
     for name in ARCHIVES:
         archive = ARCHIVES[name](plan, FORMATS["png"], max_pixels=MILLIONS)
-        (first, *_) = Pieces(plan.bundle.batcher, plan.works(archive.pack))
+        (first, *_) = Pieces(plan.bundle.batcher, plan.works(archive.packing))
         with pytest.raises(RuntimeError, match="broken"):
             b"".join(archive.write(broken()))
 
@@ -168,10 +168,10 @@ from service.formats import FORMATS
 from service.plan import Plan
 from service.streaming import Pieces
 
-plan = Plan.of(Bundle.load(Path(sys.argv[1]), provider="cpu"), first_seed=0, count=50, truncation=0.9)
+plan = Plan.of(Bundle.load(Path(sys.argv[1])), first_seed=0, count=50, truncation=0.9)
 for name, kind in ARCHIVES.items():
     archive = kind(plan, FORMATS["png"], max_pixels=2**24)
-    content = b"".join(archive.write(Pieces(plan.bundle.batcher, plan.works(archive.pack))))
+    content = b"".join(archive.write(Pieces(plan.bundle.batcher, plan.works(archive.packing))))
     print(name, hashlib.sha256(content).hexdigest())
 """
 

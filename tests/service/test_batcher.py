@@ -2,6 +2,7 @@ import gc
 import threading
 import weakref
 from concurrent.futures import wait
+from functools import partial
 from time import monotonic
 from weakref import ref
 
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batcher import BULK_EVERY, Batcher, Limits, Observer, Work
+from service.batcher import BULK_EVERY, Batcher, Limits, Observer
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded, Stopping
+from service.work import Work, compute
 
 
 class Echo:
@@ -46,7 +48,7 @@ class Log(Observer):
 
 def numbers(*values, shape=()):
     """Work whose result is its own numbers."""
-    return Work(len(values), len(values), lambda: {"n": np.array(values)}, lambda pixels: pixels.tolist(), shape)
+    return Work(len(values), len(values), lambda _: {"n": np.array(values)}, lambda pixels: pixels.tolist(), shape)
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def make_batcher():
     made = []
 
     def make(generator, **settings):
-        made.append((generator, Batcher(generator, **settings)))
+        made.append((generator, Batcher(partial(compute, generator), **settings)))
         return made[-1][1]
 
     yield make
@@ -209,9 +211,9 @@ def test_a_full_queue_says_when_to_come_back(busy):
 
 def test_pixels_are_limited_too(busy):
     _, batcher, _ = busy(limits=Limits(pixels=100))
-    batcher.submit(Work(1, 60, lambda: {}, lambda pixels: None))
+    batcher.submit(Work(1, 60, lambda _: {}, lambda pixels: None))
     with pytest.raises(Overloaded):
-        batcher.submit(Work(1, 60, lambda: {}, lambda pixels: None))
+        batcher.submit(Work(1, 60, lambda _: {}, lambda pixels: None))
 
 
 def test_long_answers_keep_no_short_one_out(busy):
@@ -258,7 +260,7 @@ def test_work_that_raises_harms_itself_alone(busy, part):
         raise ValueError(part)
 
     echo, batcher, _ = busy()
-    bad = Work(1, 1, **{"feed": lambda: {"n": np.array([5])}, "finish": lambda pixels: None, part: fail})
+    bad = Work(1, 1, **{"feed": lambda _: {"n": np.array([5])}, "finish": lambda pixels: None, part: fail})
     futures = [batcher.submit(work) for work in (numbers(1), bad, numbers(2))]
     echo.gate.set()
     assert results(futures[0], futures[2]) == [[1], [2]]
@@ -306,7 +308,7 @@ def test_a_result_that_nobody_holds_is_freed_without_the_collector(make_batcher,
     batcher = make_batcher(Echo())
     gc.disable()
     try:
-        future = batcher.submit(Work(1, 1, lambda: {"n": np.array([1])}, lambda _: Picture()), priority=priority)
+        future = batcher.submit(Work(1, 1, lambda _: {"n": np.array([1])}, lambda _: Picture()), priority=priority)
         alive = weakref.ref(future.result(10).value)
         del future
         batcher.submit(numbers(2)).result(10)  # a runner holds its last batch until the next
@@ -325,7 +327,7 @@ def test_a_result_that_nobody_holds_is_freed_without_the_collector(make_batcher,
     max_rows=st.integers(5, 12),
 )
 def test_no_result_ever_reaches_another_request(asks, runners, max_rows):
-    batcher = Batcher(Echo(), runners=runners, max_rows=max_rows)
+    batcher = Batcher(partial(compute, Echo()), runners=runners, max_rows=max_rows)
     expected, futures = [], []
     for index, (rows, priority, shape, leaves) in enumerate(asks):
         expected.append([100 * index + row for row in range(rows)])

@@ -10,10 +10,10 @@ from service.latents import draw
 from service.manifest import GENERATOR_FILE, MANIFEST_FILE, SAMPLES_FILE
 
 
-def test_a_picture_is_a_function_of_its_sample(digits_bundle):
+def test_a_picture_is_a_function_of_its_sample(digits, digits_bundle, generator_of):
     sample = digits_bundle.sample(seed=7, class_="two", truncation=0.5)
     feed = {"z": draw([7], 4), "y": np.array([2]), "psi": np.array([0.5], np.float32)}
-    expected = digits_bundle.generator.run(feed)[0]
+    expected = generator_of(digits).run(feed)[0]
     np.testing.assert_array_equal(digits_bundle.picture(sample), expected)
     np.testing.assert_array_equal(digits_bundle.picture(sample), expected)
 

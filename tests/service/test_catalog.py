@@ -8,6 +8,7 @@ import time
 import pytest
 
 from service.catalog import Catalog
+from service.engine import Here
 from service.errors import NotReady, UnknownModel
 from service.manifest import GENERATOR_FILE, MANIFEST_FILE
 
@@ -17,7 +18,7 @@ def test_serves_the_good_and_names_the_bad(tmp_path, plain, digits, make_bundle,
     (make_bundle("bare") / MANIFEST_FILE).unlink()
     (tmp_path / "models" / "README.md").write_text("not a bundle")
     (tmp_path / "models" / ".cache").mkdir()
-    catalog = Catalog.load(tmp_path / "models", provider="cpu")
+    catalog = Catalog.load(tmp_path / "models")
     assert list(catalog.bundles) == ["digits", "plain"]
     assert sorted(catalog.refused) == ["bare", "tampered"]
     assert "sha256 of generator.onnx" in catalog.refused["tampered"]
@@ -26,11 +27,13 @@ def test_serves_the_good_and_names_the_bad(tmp_path, plain, digits, make_bundle,
 
 
 def test_an_unforeseen_failure_refuses_one_bundle(tmp_path, plain, digits, caplog):
-    def check(model, manifest):
-        if manifest.name == "digits":
-            raise RuntimeError("surprise")
+    class Surprising(Here):
+        def open(self, directory, manifest):
+            if manifest.name == "digits":
+                raise RuntimeError("surprise")
+            return super().open(directory, manifest)
 
-    catalog = Catalog.load(tmp_path / "models", check=check)
+    catalog = Catalog.load(tmp_path / "models", engine=Surprising())
     assert list(catalog.bundles) == ["plain"]
     assert catalog.refused == {"digits": "unforeseen RuntimeError; the log has it"}
     assert "RuntimeError: surprise" in caplog.text
@@ -41,10 +44,12 @@ def test_bundles_stand_in_the_order_of_their_names_however_long_they_take(tmp_pa
     for name in names:
         make_bundle(name)
 
-    def check(model, manifest):
-        time.sleep(0.05 if manifest.name < "bundle-2" else 0)
+    class Slow(Here):
+        def open(self, directory, manifest):
+            time.sleep(0.05 if manifest.name < "bundle-2" else 0)
+            return super().open(directory, manifest)
 
-    assert list(Catalog.load(tmp_path / "models", check=check).bundles) == names
+    assert list(Catalog.load(tmp_path / "models", engine=Slow()).bundles) == names
 
 
 @pytest.mark.parametrize("name", ["A", "a b", "-a", "x" * 65, "zwei\nzeilen", "überall", os.fsdecode(b"\xff"), "..."])
@@ -83,10 +88,13 @@ def test_a_link_is_a_bundle_only_if_it_stays_in_the_directory(tmp_path, make_bun
 
 
 def test_a_bundle_that_goes_while_it_is_loaded(tmp_path, plain, digits):
-    def check(model, manifest):
-        shutil.rmtree(plain.with_name(manifest.name))
+    class Late(Here):
+        def open(self, directory, manifest):
+            opened = super().open(directory, manifest)
+            shutil.rmtree(directory)
+            return opened
 
-    assert list(Catalog.load(tmp_path / "models", check=check).bundles) == ["digits", "plain"]
+    assert list(Catalog.load(tmp_path / "models", engine=Late()).bundles) == ["digits", "plain"]
     assert Catalog.load(tmp_path / "models").why_empty().startswith("no bundle was found")
 
 

@@ -2,30 +2,29 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from service.bundle import Bundle
 from service.errors import InvalidBundle, ModelFailure, NonFiniteOutput
 from service.generator import Generator
 from service.latents import draw
 from service.manifest import GENERATOR_FILE, Manifest
 
 
-def test_gives_the_pixels_that_the_graph_describes(plain_bundle):
-    pixels = plain_bundle.generator.run({"z": np.zeros((2, 4), np.float32)})
+def test_gives_the_pixels_that_the_graph_describes(plain, generator_of):
+    pixels = generator_of(plain).run({"z": np.zeros((2, 4), np.float32)})
     assert pixels.dtype == np.uint8
     assert pixels.shape == (2, 8, 8, 3)
     assert (pixels == 128).all()  # sigmoid(0) * 255 = 127.5, which rounds to even
 
 
-def test_feeds_what_the_graph_takes(plain_bundle, digits_bundle):
-    assert list(plain_bundle.generator.feed([1, 2], [None, None], [1.0, 1.0])) == ["z"]
-    feed = digits_bundle.generator.feed([1, 2], [0, 2], [1.0, 0.5])
+def test_feeds_what_the_graph_takes(plain, digits, generator_of):
+    assert list(generator_of(plain).feed([1, 2], [None, None], [1.0, 1.0])) == ["z"]
+    feed = generator_of(digits).feed([1, 2], [0, 2], [1.0, 0.5])
     np.testing.assert_array_equal(feed["z"], draw([1, 2], 4))
     assert (feed["y"].tolist(), feed["y"].dtype) == ([0, 2], np.int64)
     assert (feed["psi"].tolist(), feed["psi"].dtype) == ([1.0, 0.5], np.float32)
 
 
-def test_a_row_is_the_same_alone_and_in_company(digits_bundle):
-    generator = digits_bundle.generator
+def test_a_row_is_the_same_alone_and_in_company(digits, generator_of):
+    generator = generator_of(digits)
     labels, psi = [0, 1, 2, 0, 1], [0.2, 0.4, 0.6, 0.8, 1.0]
     together = generator.run(generator.feed(range(5), labels, psi))
     for i in range(5):
@@ -33,17 +32,20 @@ def test_a_row_is_the_same_alone_and_in_company(digits_bundle):
         np.testing.assert_array_equal(alone[0], together[i])
 
 
-def test_psi_and_y_reach_the_graph(digits_bundle):
+def test_psi_and_y_reach_the_graph(digits, generator_of):
+    generator = generator_of(digits)
+
     def picture(label=0, psi=1.0):
-        return digits_bundle.generator.run(digits_bundle.generator.feed([3], [label], [psi]))
+        return generator.run(generator.feed([3], [label], [psi]))
 
     assert not np.array_equal(picture(), picture(label=1))
     assert not np.array_equal(picture(), picture(psi=0.5))
 
 
-def test_rows_that_nothing_changes_are_run_in_any_number(plain_bundle):
-    generator = plain_bundle.generator
-    assert (generator.batch, generator.exact, generator.determinism) == (None, True, "exact; batch=free")
+def test_rows_that_nothing_changes_are_run_in_any_number(plain, generator_of):
+    generator = generator_of(plain)
+    measured = generator.measured
+    assert (measured.batch, measured.exact, measured.determinism) == (None, True, "exact; batch=free")
     assert generator.padding(5) == 0
 
 
@@ -82,9 +84,9 @@ COUNTS_PLACES = moody_graph(
 )
 
 
-def test_rows_that_the_batch_size_changes_are_run_in_one_size(make_bundle):
-    generator = Bundle.load(make_bundle("moody", graph=COUNTS_ROWS)).generator
-    assert generator.determinism == "exact; batch=8"
+def test_rows_that_the_batch_size_changes_are_run_in_one_size(make_bundle, generator_of):
+    generator = generator_of(make_bundle("moody", graph=COUNTS_ROWS))
+    assert generator.measured.determinism == "exact; batch=8"
     for count in (1, 7, 8, 9, 20):
         pixels = generator.run(generator.feed(range(count), [None] * count, [1.0] * count))
         assert pixels.shape == (count, *PICTURE)
@@ -92,18 +94,16 @@ def test_rows_that_the_batch_size_changes_are_run_in_one_size(make_bundle):
         assert (count + generator.padding(count)) % 8 == 0
 
 
-def test_rows_that_their_place_changes_are_run_alone(make_bundle):
-    generator = Bundle.load(make_bundle("moody", graph=COUNTS_PLACES)).generator
-    assert generator.determinism == "exact; batch=1"
+def test_rows_that_their_place_changes_are_run_alone(make_bundle, generator_of):
+    generator = generator_of(make_bundle("moody", graph=COUNTS_PLACES))
+    assert generator.measured.determinism == "exact; batch=1"
     assert (generator.run(generator.feed(range(3), [None] * 3, [1.0] * 3)) == 0).all()
 
 
-def test_what_is_never_the_same_is_unproven(make_bundle):
+def test_what_is_never_the_same_is_unproven(make_bundle, generator_of):
     random = [helper.make_node("RandomUniform", [], ["value"], shape=[1], low=0.0, high=255.0)]
-    with_noise = Bundle.load(
-        make_bundle("noisy", graph=moody_graph(random)), check=lambda model, manifest: None
-    ).generator
-    assert with_noise.determinism == "unproven; batch=1"
+    with_noise = generator_of(make_bundle("noisy", graph=moody_graph(random)))
+    assert with_noise.measured.determinism == "unproven; batch=1"
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_refuses_a_graph_that_is_not_what_the_manifest_says(make_bundle, graph, 
         ("N", TensorProto.DOUBLE, r"the contract says tensor\(float\)"),
     ],
 )
-def test_refuses_a_fixed_batch_and_another_type(make_bundle, n, dtype, message):
+def test_refuses_a_fixed_batch_and_another_type(make_bundle, generator_of, n, dtype, message):
     with pytest.raises(InvalidBundle, match=message):
-        Bundle.load(
+        generator_of(
             make_bundle("odd", graph=moody_graph([helper.make_node("Identity", ["n"], ["value"])], n=n, dtype=dtype))
         )
 
@@ -168,8 +168,8 @@ def finite_graph(dtype=TensorProto.BOOL, shape=("N",)):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def test_what_is_not_finite_is_no_picture(make_bundle):
-    generator = Bundle.load(make_bundle("nan", graph=finite_graph(), latent={"z_dim": 192})).generator
+def test_what_is_not_finite_is_no_picture(make_bundle, generator_of):
+    generator = generator_of(make_bundle("nan", graph=finite_graph(), latent={"z_dim": 192}))
     z = np.ones((3, 192), np.float32)
     assert generator.run({"z": z}).shape == (3, 8, 8, 3)
     z[1, 5] = LOW - 1
@@ -198,12 +198,13 @@ def test_over_http_it_is_a_problem_of_its_own(make_bundle, serve):
         (finite_graph(shape=("N", 1)), "finite has shape"),
     ],
 )
-def test_finite_is_one_boolean_for_each_row(make_bundle, graph, message):
+def test_finite_is_one_boolean_for_each_row(make_bundle, generator_of, graph, message):
     with pytest.raises(InvalidBundle, match=message):
-        Bundle.load(make_bundle("odd", graph=graph, latent={"z_dim": 192}))
+        generator_of(make_bundle("odd", graph=graph, latent={"z_dim": 192}))
 
 
-def test_a_failing_run_keeps_its_cause(digits_bundle):
+def test_a_failing_run_keeps_its_cause(digits, generator_of):
+    generator = generator_of(digits)
     with pytest.raises(ModelFailure, match="the generator failed") as error:
-        digits_bundle.generator.run(digits_bundle.generator.feed([0], [99], [1.0]))
+        generator.run(generator.feed([0], [99], [1.0]))
     assert error.value.__cause__ is not None

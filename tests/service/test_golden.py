@@ -52,7 +52,7 @@ def elsewhere():
 
 def test_equal_pixels_match_anywhere(with_golden):
     for name, made_on in {"here": this_hardware(CPU), "there": elsewhere(), "somewhere": None}.items():
-        report = Bundle.load(with_golden(name, made_on=made_on), provider="cpu").golden
+        report = Bundle.load(with_golden(name, made_on=made_on)).golden
         assert (report.result, report.checked, report.largest, report.mean) == ("matches", 3, 0, 0)
         assert report.same_hardware is {"here": True, "there": False, "somewhere": None}[name]
 
@@ -64,7 +64,7 @@ def test_another_pixel_on_the_same_hardware_is_not_served(with_golden, refusal):
 
 @pytest.mark.parametrize("made_on", [elsewhere, lambda: None])
 def test_another_pixel_on_other_hardware_is_measured(with_golden, made_on, caplog):
-    report = Bundle.load(with_golden(made_on=made_on(), shift=2), provider="cpu").golden
+    report = Bundle.load(with_golden(made_on=made_on(), shift=2)).golden
     assert (report.result, report.largest) == ("differs", 2)
     assert report.mean == pytest.approx(2 / (3 * 8 * 8 * 3))
 

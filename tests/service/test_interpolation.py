@@ -31,11 +31,11 @@ def test_a_loop_comes_back_without_showing_its_first_point_twice(plain_bundle):
     np.testing.assert_array_equal(pictures[8:], frames(back)[:4])
 
 
-def test_between_two_points_it_keeps_to_the_sphere(plain_bundle):
+def test_between_two_points_it_keeps_to_the_sphere(plain, plain_bundle, generator_of):
     points = [plain_bundle.sample(seed=seed) for seed in (5, 6)]
     pictures = frames(Interpolation(plain_bundle, points, steps=2, loop=False))
     half_way = slerp(*draw([5, 6], 4), 0.5)[None]
-    np.testing.assert_array_equal(pictures[1], plain_bundle.generator.run({"z": half_way})[0])
+    np.testing.assert_array_equal(pictures[1], generator_of(plain).run({"z": half_way})[0])
 
 
 def test_the_class_changes_half_way(digits_bundle):

@@ -19,7 +19,7 @@ def anyio_backend():
 
 @pytest.fixture
 def lifecycle(tmp_path, plain):
-    return Lifecycle(Settings(models_dir=tmp_path / "models", provider="cpu"), Metrics())
+    return Lifecycle(Settings(models_dir=tmp_path / "models", provider="cpu", processes=0), Metrics())
 
 
 async def test_loading_serving_draining(lifecycle):
@@ -55,7 +55,7 @@ async def test_is_alive_before_anything_is_loaded_and_while_batches_end(lifecycl
 
 
 async def test_a_batch_without_end_is_a_reason_to_be_restarted(tmp_path, plain, gate):
-    settings = Settings(models_dir=tmp_path / "models", provider="cpu", stall_seconds=0.05)
+    settings = Settings(models_dir=tmp_path / "models", provider="cpu", processes=0, stall_seconds=0.05)
     lifecycle = Lifecycle(settings, Metrics())
     await lifecycle.load()
     bundle = lifecycle.catalog.bundles["plain"]

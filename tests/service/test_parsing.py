@@ -4,6 +4,7 @@ import anyio
 import pytest
 from starlette.requests import Request
 
+from service.deadline import Clock, DeadlineMiddleware
 from service.errors import InvalidValue, MalformedRequest, RequestTimeout, TooLarge, UnsupportedMediaType
 from service.parsing import parse, read_body
 from service.schemas import GenerateRequest, InterpolateRequest, SampleRequest
@@ -26,7 +27,8 @@ def request(*chunks, headers=JSON):
         return messages.pop(0)
 
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    return Request({"type": "http", "method": "POST", "path": "/", "headers": raw}, receive)
+    state = {"clock": Clock(60)}
+    return Request({"type": "http", "method": "POST", "path": "/", "headers": raw, "state": state}, receive)
 
 
 async def test_reads_in_pieces():
@@ -124,8 +126,13 @@ def body(*chunks, pause=0.0, ends=True):
 
 
 async def read_in_time(receive):
+    async def app(scope, _, send):
+        read.append(await read_body(Request(scope, receive), max_bytes=1000, seconds=0.2))
+
+    read = []
     scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
-    return await read_body(Request(scope, receive), max_bytes=1000, seconds=0.2)
+    await DeadlineMiddleware(app, seconds=60, send_seconds=60)(scope, receive, None)
+    return read[0]
 
 
 @pytest.mark.parametrize(

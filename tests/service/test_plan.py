@@ -131,7 +131,7 @@ def test_a_plan_for_a_million_holds_no_more_than_a_plan_for_one(digits_bundle):
     tracemalloc.start()
     try:
         plan = Plan.of(digits_bundle, first_seed=2**64 - 500_000, classes={"one": 400_000, "two": 600_000})
-        works = plan.works(lambda piece, pixels: None)
+        works = plan.works(lambda piece: lambda pixels: None)
         next(works)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -144,7 +144,7 @@ def test_a_plan_for_a_million_holds_no_more_than_a_plan_for_one(digits_bundle):
 @pytest.mark.parametrize("count", [1, 5, 200])
 def test_works_cover_every_sample_once_in_order(digits_bundle, count):
     plan = Plan.of(digits_bundle, first_seed=3, count=count)
-    works = list(plan.works(lambda piece, pixels: [index for index, _ in piece]))
+    works = list(plan.works(lambda piece: lambda pixels: [index for index, _ in piece]))
     pieces = [digits_bundle.batcher.submit(work).result(30).value for work in works]
     assert [index for piece in pieces for index in piece] == list(range(count))
     assert max(work.rows for work in works) <= digits_bundle.batcher.max_rows

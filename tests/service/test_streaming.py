@@ -7,16 +7,18 @@ import threading
 import weakref
 import zipfile
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from functools import partial
 
 import httpx2
 import numpy as np
 import pytest
 
 from service.archives import ARCHIVES
-from service.batcher import Batcher, Limits, Work
+from service.batcher import Batcher, Limits
 from service.cpus import available_cpus
 from service.errors import Overloaded
 from service.streaming import CHUNK, Pieces, PiecesResponse, joined
+from service.work import Work, compute
 
 MANY = {"seed": 0, "count": 20_000, "format": "tar"}
 pytestmark = pytest.mark.usefixtures("plain")
@@ -36,12 +38,12 @@ class Numbers:
 
 
 def number(n):
-    return Work(1, 1, lambda: {"n": np.array([n])}, lambda pixels: pixels.tolist())
+    return Work(1, 1, lambda _: {"n": np.array([n])}, lambda pixels: pixels.tolist())
 
 
 @pytest.fixture
 def batcher():
-    batcher = Batcher(Numbers(), runners=2, limits=Limits(bulk_streams=1))
+    batcher = Batcher(partial(compute, Numbers()), runners=2, limits=Limits(bulk_streams=1))
     yield batcher
     batcher.close()
 

@@ -14,16 +14,20 @@ async def hello(request):
     return PlainTextResponse(request.state.request_id)
 
 
-@pytest.fixture
-def client():
+def client_of(**settings):
     metrics = Metrics()
     app = Starlette(
         routes=[Route("/things/{name}", hello), Route("/livez", hello)],
-        middleware=[Middleware(TelemetryMiddleware, metrics=metrics)],
+        middleware=[Middleware(TelemetryMiddleware, metrics=metrics, **settings)],
     )
     client = TestClient(app)
     client.metrics = metrics
     return client
+
+
+@pytest.fixture
+def client():
+    return client_of(access_log="all")
 
 
 def count(client, **labels):
@@ -62,6 +66,15 @@ def test_the_access_line_carries_its_parts(client, caplog):
     assert (record.method, record.route, record.status, record.model) == ("GET", "/things/{name}", 200, "")
     assert record.request_id == "abc"
     assert record.getMessage() == f"GET /things/1 200 {record.milliseconds} ms abc"
+
+
+def test_unless_told_otherwise_only_failures_get_a_line(caplog):
+    client = client_of()
+    with caplog.at_level(logging.INFO, "service"):
+        client.get("/things/1")
+        client.get("/nothing")
+    (record,) = [record for record in caplog.records if record.name == "service.telemetry"]
+    assert record.status == 404
 
 
 def test_a_log_line_cannot_be_forged(client, caplog):
@@ -158,7 +171,7 @@ def test_a_request_counts_its_route_and_its_model(plain, digits, serve):
 
 def test_an_answer_tells_its_phases():
     async def timed(request):
-        request.state.timings = {"queue": 0.0012, "compute": 0.5}
+        request.state.timings = (("queue", 0.0012), ("compute", 0.5))
         return PlainTextResponse("")
 
     app = Starlette(routes=[Route("/", timed)], middleware=[Middleware(TelemetryMiddleware, metrics=Metrics())])

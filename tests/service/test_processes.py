@@ -1,22 +1,45 @@
+import os
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.bundle import Bundle
-from service.errors import InvalidBundle
-from service.trial import Trial
+from service.errors import InvalidBundle, ModelFailure
+from service.manifest import GENERATOR_FILE
+from service.processes import Processes, how_many
+from service.work import keep
 
 MANY = 10**10
 
 
+def engine_of(count=1, **settings):
+    return Processes(count, "cpu", **{"trial_seconds": 60, "trial_bytes": 256 * 2**20, **settings})
+
+
 @pytest.fixture(scope="module")
-def trial() -> Iterator[Trial]:
-    with Trial(seconds=60, max_bytes=256 * 2**20) as trial:
-        yield trial
+def engine() -> Iterator[Processes]:
+    engine = engine_of()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def make_engine() -> Iterator[Callable[..., Processes]]:
+    made = []
+
+    def make(*args, **settings):
+        made.append(engine_of(*args, **settings))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
 
 
 def graph(nodes, constants, weights=None, picture=(8, 8, 3)):
@@ -137,7 +160,7 @@ def broken_for_a_batch_that_is_large():
     return graph(nodes, {"table": np.zeros(9, np.float32)})
 
 
-MEMORY = "needs more than 268435456 bytes of memory"
+MEMORY = "its graph needs more than 268435456 bytes of memory"
 
 HOSTILE = {
     huge_constant: MEMORY,
@@ -147,27 +170,27 @@ HOSTILE = {
     huge_resize: MEMORY,
     huge_pad: MEMORY,
     huge_product: MEMORY,
-    huge_for_a_batch_that_is_large: f"{MEMORY} for 32 pictures",
-    overflowing_size: "rows",
+    huge_for_a_batch_that_is_large: f"{MEMORY}: warming up: the generator failed on 32 rows",
+    overflowing_size: "the generator failed on 8 rows",
     negative_size: "ONNX Runtime does not load the graph",
     weights_of_shape(4, -192): "ONNX Runtime does not load the graph",
     weights_of_shape(0, 192): "ONNX Runtime does not load the graph",
     weights_of_shape(4, 2**62): "ONNX Runtime does not load the graph",
     weights_of_shape(2**40, 2**40, 2**40): "ONNX Runtime does not load the graph",
     another_picture: "pixels has shape",
-    broken_for_a_batch_that_is_large: "the graph fails on 32 rows",
+    broken_for_a_batch_that_is_large: "the generator failed on 32 rows",
 }
 
 
 @pytest.mark.parametrize(("build", "message"), HOSTILE.items())
-def test_a_hostile_graph_is_refused_beside_a_good_one(trial, build, message, make_bundle, refusal):
+def test_a_hostile_graph_is_refused_beside_a_good_one(engine, build, message, make_bundle, refusal):
     make_bundle("evil", graph=build())
     began = time.monotonic()
-    assert message in refusal(check=trial)
+    assert message in refusal(engine=engine)
     assert time.monotonic() - began < 30
 
 
-def test_a_graph_that_computes_for_hours_is_ended(make_bundle, refusal):
+def test_a_graph_that_computes_for_hours_is_ended(make_bundle, make_engine, refusal):
     size = [3000, 3000]
     products = [
         helper.make_node("MatMul", ["square" if i == 0 else f"p{i}", "square"], [f"p{i + 1}"]) for i in range(5000)
@@ -179,46 +202,123 @@ def test_a_graph_that_computes_for_hours_is_ended(make_bundle, refusal):
     ]
     make_bundle("evil", graph=graph(nodes, {"size": size}))
     began = time.monotonic()
-    with Trial(seconds=8, max_bytes=2**30) as trial:
-        assert "took more than the 8 seconds of SERVICE_TRIAL_SECONDS" in refusal(check=trial)
+    assert "took more than the 8 seconds of SERVICE_TRIAL_SECONDS" in refusal(engine=make_engine(trial_seconds=8))
     assert time.monotonic() - began < 40
 
 
-def test_a_process_that_is_gone_is_replaced(plain):
-    with Trial(seconds=60, max_bytes=2**30) as trial:
-        for _ in range(2):
-            Bundle.load(plain, check=trial)
-            trial._process.kill()
-        Bundle.load(plain, check=trial)
+@pytest.fixture
+def running(digits, make_engine):
+    """An engine of two processes, and a bundle that it runs."""
+    ended = []
+    engine = make_engine(2, on_end=lambda: ended.append(True))
+    bundle = Bundle.load(digits, engine=engine)
+    engine.start()
+    return engine, bundle, ended
 
 
-def test_a_graph_that_ends_the_process_is_refused(plain, monkeypatch):
-    monkeypatch.setattr("service.trial.COMMAND", (sys.executable, "-c", "import os; os.abort()"))
-    with (
-        Trial(seconds=60, max_bytes=2**30) as trial,
-        pytest.raises(InvalidBundle, match="ends the process that tries it"),
-    ):
-        Bundle.load(plain, check=trial)
+def of_seeds(bundle, *seeds):
+    samples = [bundle.sample(seed=seed, class_=0) for seed in seeds]
+    return [bundle.work([sample], keep) for sample in samples]
 
 
-def test_a_process_that_cannot_be_started_refuses_everything(plain, monkeypatch):
-    monkeypatch.setattr("service.trial.COMMAND", (str(plain / "no-such-program"),))
-    with Trial(seconds=60, max_bytes=2**30) as trial, pytest.raises(InvalidBundle, match="SERVICE_TRIAL_SECONDS=0"):
-        Bundle.load(plain, check=trial)
+def test_every_process_makes_what_this_one_would(running, digits_bundle, digits):
+    engine, bundle, _ = running
+    here, with_all = digits_bundle, of_seeds(bundle, *range(6))
+    for _ in range(4):
+        for seed, result in enumerate(engine.compute("digits", with_all).results):
+            np.testing.assert_array_equal(result.value[0], here.picture(here.sample(seed=seed, class_=0)))
 
 
-def test_nothing_is_left_running(plain):
-    with Trial(seconds=60, max_bytes=2**30) as trial:
-        Bundle.load(plain, check=trial)
-        process = trial._process
-    assert process.returncode is not None
+@pytest.mark.parametrize("seeds", [[1], [1, 2, 3]])
+def test_a_process_that_has_been_killed_is_replaced_and_nobody_notices(running, seeds):
+    engine, bundle, ended = running
+    expected = [result.value for result in engine.compute("digits", of_seeds(bundle, *seeds)).results]
+    for process in list(engine._idle.queue):
+        os.kill(process.pid, signal.SIGKILL)
+    again = engine.compute("digits", of_seeds(bundle, *seeds)).results
+    np.testing.assert_array_equal([result.value for result in again], expected)
+    assert ended
+
+
+def test_work_that_ends_every_process_fails_alone(running):
+    engine, bundle, ended = running
+    first, last = of_seeds(bundle, 1, 2)
+    results = engine.compute("digits", [first, replace(first, finish=end_the_process), last]).results
+    assert [result.error is None for result in results] == [True, False, True]
+    assert isinstance(results[1].error, ModelFailure)
+    assert len(ended) == 4  # twice with the others, twice alone
+
+
+def end_the_process(pixels):
+    os.abort()
+
+
+def fail(pixels):
+    raise Unpicklable(lambda: None)
+
+
+class Unpicklable(Exception):
+    pass
+
+
+def test_what_fails_there_says_here_where(running):
+    engine, bundle, _ = running
+    (work,) = of_seeds(bundle, 1)
+    (result,) = engine.compute("digits", [replace(work, finish=fail)]).results
+    assert "Unpicklable" in str(result.error)
+    (result,) = engine.compute("digits", [replace(work, finish=divide)]).results
+    assert isinstance(result.error, ZeroDivisionError)
+    assert "in divide" in "".join(result.error.__notes__)
+
+
+def divide(pixels):
+    return 1 // 0
+
+
+def test_a_bundle_that_has_been_changed_is_not_opened_again(running, digits):
+    engine, bundle, _ = running
+    with (digits / GENERATOR_FILE).open("ab") as stream:
+        stream.write(b"more")
+    assert engine.compute("digits", of_seeds(bundle, 1)).results[0].error is None
+    for process in list(engine._idle.queue):
+        os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(InvalidBundle, match="sha256 of generator"):
+        engine.compute("digits", of_seeds(bundle, 1))
+
+
+def test_a_graph_that_ends_the_process_is_refused(plain, make_engine, monkeypatch):
+    monkeypatch.setattr("service.processes.COMMAND", (sys.executable, "-c", "import os; os.abort()"))
+    with pytest.raises(InvalidBundle, match="ends the process that tries it"):
+        Bundle.load(plain, engine=make_engine())
+
+
+def test_a_process_that_cannot_be_started_refuses_everything(plain, make_engine, monkeypatch):
+    monkeypatch.setattr("service.processes.COMMAND", (str(plain / "no-such-program"),))
+    with pytest.raises(ModelFailure, match="SERVICE_PROCESSES=0 needs none"):
+        Bundle.load(plain, engine=make_engine())
+
+
+def test_nothing_is_left_running(plain, make_engine):
+    engine = make_engine(2)
+    Bundle.load(plain, engine=engine)
+    engine.start()
+    processes = list(engine._idle.queue)
+    engine.close()
+    assert all(process._popen.returncode is not None for process in processes)
 
 
 def test_the_service_tries_its_bundles(make_bundle, plain, serve):
     make_bundle("evil", graph=huge_constant())
-    with serve(trial_seconds=60, trial_bytes=2**28) as client:
+    with serve(processes=1, trial_seconds=60, trial_bytes=2**28) as client:
         (refused,) = client.get("/models").json()["refused"]
         assert MEMORY in refused["reason"]
         assert 'ganery_bundle_up{model="evil"} 0.0' in client.get("/metrics").text
         assert client.post("/generate", json={"model": "plain"}).status_code == 200
         assert client.post("/generate", json={"model": "evil"}).status_code == 503
+
+
+def test_a_process_for_each_cpu_but_one_for_a_gpu(monkeypatch):
+    monkeypatch.setattr("service.processes.available_cpus", lambda: 3)
+    assert [how_many(None, "cpu"), how_many(2, "cpu"), how_many(0, "cuda")] == [3, 2, 0]
+    monkeypatch.setattr("service.processes.version", lambda name: "1.0")
+    assert [how_many(None, "auto"), how_many(None, "cuda"), how_many(None, "cpu")] == [1, 1, 3]

@@ -1,0 +1,110 @@
+"""Where graphs are opened and run: here, or in processes of their own (`processes.py`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from service.cpus import available_cpus
+from service.files import MAX_BUNDLE_BYTES, read_verified
+from service.generator import Generator, Measured, Pixels
+from service.golden import GoldenReport, check_golden
+from service.graph_check import check_graph
+from service.manifest import GENERATOR_FILE, GOLDEN_FILE, Manifest
+from service.runtime import CPU, Provider
+from service.work import Computed, Work, compute
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What is known of a graph that has been opened, tried and warmed."""
+
+    measured: Measured
+    golden: GoldenReport
+
+
+class Engine(Protocol):
+    """Opens the graphs of bundles and runs them; any thread may call."""
+
+    def open(self, directory: Path, manifest: Manifest) -> Opened:
+        """Verify, open, measure and warm a bundle's graph.
+
+        Raises:
+            InvalidBundle: if a file or the graph is not as it should be.
+            ModelFailure: if the hardware that was asked for is not there.
+        """
+
+    def compute(self, name: str, works: Sequence[Work[Any]]) -> Computed:
+        """Run works for the bundle of that name as one batch.
+
+        Raises:
+            ModelFailure: if there is nothing that could run it any more.
+        """
+
+    def runners(self, provider: str) -> int:
+        """How many batches it runs at a time on that provider."""
+
+    def start(self) -> None:
+        """After the last `open`: be ready for work everywhere."""
+
+    def close(self) -> None:
+        """Let go of everything; no more is asked."""
+
+
+class Here:
+    """Runs graphs in the threads that ask for it: little memory, but they all share Python's lock.
+
+    Args:
+        provider: the hardware to run on.
+        max_bytes: of one bundle, all files together.
+    """
+
+    def __init__(self, provider: Provider = "auto", *, max_bytes: int = MAX_BUNDLE_BYTES) -> None:
+        self.generators: dict[str, Generator] = {}
+        self._provider = provider
+        self._max_bytes = max_bytes
+
+    def open(self, directory: Path, manifest: Manifest) -> Opened:
+        self.generators[manifest.name], opened = open_bundle(directory, manifest, self._provider, self._max_bytes)
+        return opened
+
+    def compute(self, name: str, works: Sequence[Work[Any]]) -> Computed:
+        return compute(self.generators[name], works)
+
+    def runners(self, provider: str) -> int:
+        # Sessions of one thread share no kernel, so one caller for each CPU; a GPU's work is one stream.
+        return available_cpus() if provider == CPU else 1
+
+    def start(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def open_bundle(directory: Path, manifest: Manifest, provider: Provider, max_bytes: int) -> tuple[Generator, Opened]:
+    """A generator for a bundle that nothing is known of yet, and what is known then.
+
+    Raises:
+        InvalidBundle, ModelFailure: see `Engine.open`.
+    """
+    files = read_verified(directory, manifest.sha256, wanted=(GENERATOR_FILE, GOLDEN_FILE), max_bytes=max_bytes)
+    check_graph(files[GENERATOR_FILE])
+    generator = Generator(files[GENERATOR_FILE], manifest, provider=provider)
+
+    def make(seeds: Sequence[int], labels: Sequence[int | None]) -> Pixels:
+        return generator.run(generator.feed(seeds, labels, [1.0] * len(seeds)))
+
+    golden = check_golden(manifest, files.get(GOLDEN_FILE), make, generator.measured.provider)
+    return generator, Opened(generator.measured, golden)
+
+
+def open_again(directory: Path, manifest: Manifest, provider: Provider, measured: Measured) -> Generator:
+    """A generator for a bundle that has been opened before, in another process.
+
+    Raises:
+        InvalidBundle, ModelFailure: see `Engine.open`.
+    """
+    sha256 = {GENERATOR_FILE: manifest.sha256[GENERATOR_FILE]}
+    files = read_verified(directory, sha256, wanted=(GENERATOR_FILE,))
+    return Generator(files[GENERATOR_FILE], manifest, provider=provider, measured=measured)

@@ -1,0 +1,263 @@
+"""Graphs are opened and run in processes of their own, beside the server and not in it.
+
+They share no lock of Python's with it, nor with one another, and a graph from a stranger can do no harm there: it may
+ask for a terabyte, compute for a year, or crash its runtime. None of that can be read off a file, and none of it can be
+stopped within a process: one operator of ONNX Runtime cannot be interrupted.
+"""
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import Pipe
+from pathlib import Path
+from queue import LifoQueue
+from threading import Barrier, Lock, Thread
+from typing import TYPE_CHECKING, Any
+
+from service.cpus import available_cpus
+from service.errors import InvalidBundle, ModelFailure, Stopping
+from service.files import MAX_BUNDLE_BYTES
+
+if TYPE_CHECKING:  # this module is imported first of all, to start the processes early
+    from service.compute_process import Open
+    from service.engine import Opened
+    from service.manifest import Manifest
+    from service.runtime import Provider
+    from service.work import Computed, Work
+
+COMMAND = (sys.executable, "-P", "-m", "service.compute_process")
+
+logger = logging.getLogger(__name__)
+
+
+class ProcessEnded(Exception):
+    """A process has ended instead of answering."""
+
+
+class ProcessTooSlow(ProcessEnded):
+    """It has been ended, because the time for the answer was over."""
+
+
+class _Process:
+    """One process, and the connection to it."""
+
+    def __init__(self) -> None:
+        self.connection, theirs = Pipe()
+        paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        with theirs:
+            self._popen = subprocess.Popen(
+                (*COMMAND, str(theirs.fileno())),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # whatever libraries print belongs nowhere
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            )
+        self.opened: set[str] = set()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def ask(self, request: "Callable[[Any], Any]", seconds: float | None = None) -> Any:
+        """The answer to a request, or the exception that it has raised there.
+
+        Raises:
+            ProcessEnded: if it ends instead.
+            ProcessTooSlow: if it says nothing for so many seconds; then it has been ended.
+        """
+        try:
+            self.connection.send_bytes(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
+            late = seconds is not None and not self.connection.poll(seconds)
+            answer = None if late else pickle.loads(self.connection.recv_bytes())
+        except (EOFError, OSError) as error:
+            self.kill()
+            raise ProcessEnded from error
+        if late:
+            self.kill()
+            raise ProcessTooSlow
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def kill(self) -> None:
+        """End it; a thread that waits for its answer notices."""
+        self._popen.kill()
+        self._popen.wait()
+
+
+_started_early: list[_Process] = []
+
+
+def start_early(count: int | None, provider: "Provider") -> None:
+    """Start the processes of the next `Processes` now: their imports take as long as those of whoever calls."""
+    with suppress(OSError):  # whoever needs them says so
+        _started_early.extend(_Process() for _ in range(how_many(count, provider)))
+
+
+def how_many(count: int | None, provider: "Provider") -> int:
+    """One process for each CPU if CPUs are what computes. The work of a GPU is one stream."""
+    if count is not None:
+        return count
+    return available_cpus() if provider == "cpu" or not _may_use_gpu() else 1
+
+
+class Processes:
+    """An `Engine` of some processes, each with all bundles; one that has ended is replaced by another.
+
+    Args:
+        count: of processes.
+        provider: the hardware to run on.
+        trial_seconds: for a bundle to open and to make its first pictures; 0 is without limit, of memory too.
+        trial_bytes: memory for that, besides the file itself. A GPU's driver takes address space as it likes, so with a
+            build for GPUs it is not limited.
+        max_bundle_bytes: of one bundle, all files together.
+        on_end: is called when a process has ended that should not have.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        provider: "Provider",
+        *,
+        trial_seconds: float,
+        trial_bytes: int,
+        max_bundle_bytes: int = MAX_BUNDLE_BYTES,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._count = count
+        self._provider = provider
+        self._max_bundle_bytes = max_bundle_bytes
+        self._seconds = trial_seconds or None
+        limited = trial_seconds and (provider == "cpu" or not _may_use_gpu())
+        self._max_memory = trial_bytes if limited else None
+        self._on_end = on_end
+        self._opened: dict[str, Open] = {}
+        self._idle: LifoQueue[_Process | None] = LifoQueue()
+        early, _started_early[:] = _started_early[:count], _started_early[count:]
+        for process in (*early, *[None] * (count - len(early))):
+            self._idle.put(process)  # None is one that has yet to be started
+        self._running = set(early)
+        self._starting = Lock()
+        self._closed = False
+
+    def open(self, directory: Path, manifest: "Manifest") -> "Opened":
+        """See `Engine.open`. A graph that goes beyond its limits is refused as an invalid bundle."""
+        from service.compute_process import Open  # noqa: PLC0415
+
+        request = Open(directory.absolute(), manifest, self._provider, self._max_bundle_bytes, self._max_memory)
+        for another in (False, True):  # what ended a process may be another bundle's doing, or the machine's
+            try:
+                with self._process() as process:
+                    opened: Opened = process.ask(request, self._seconds)
+                    process.opened.add(manifest.name)
+                break
+            except ProcessTooSlow:
+                raise InvalidBundle(
+                    "opening its graph and making the first pictures took more than the "
+                    f"{self._seconds:g} seconds of SERVICE_TRIAL_SECONDS"
+                ) from None
+            except ProcessEnded:
+                if another:
+                    raise InvalidBundle("opening or running its graph ends the process that tries it") from None
+        self._opened[manifest.name] = Open(
+            request.directory, manifest, self._provider, self._max_bundle_bytes, None, opened.measured
+        )
+        return opened
+
+    def compute(self, name: str, works: "Sequence[Work[Any]]") -> "Computed":
+        """See `Engine.compute`. If a process ends, and another one too, each work is tried alone."""
+        from service.work import Computed, Result, join  # noqa: PLC0415
+
+        for _ in range(2):
+            with suppress(ProcessEnded):
+                return self._compute(name, works)
+        if len(works) > 1:
+            return join([self.compute(name, [work]) for work in works])
+        failure = ModelFailure("the process that computed it has ended, twice; perhaps there is too little memory")
+        return Computed([Result(error=failure)])
+
+    def runners(self, provider: str) -> int:
+        return self._count
+
+    def start(self) -> None:
+        """Start what has not been started, and open everywhere what has been opened somewhere."""
+        all_taken = Barrier(self._count)
+
+        def start() -> None:
+            try:
+                with self._process() as process:
+                    all_taken.wait()
+                    for name in self._opened:
+                        self._open_in(process, name)
+            except Exception:  # the next work tries again, and fails alone
+                logger.exception("a process that computes does not start")
+
+        threads = [Thread(target=start, daemon=True) for _ in range(self._count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def close(self) -> None:
+        with self._starting:
+            self._closed = True
+        for process in self._running:
+            process.kill()
+
+    def _compute(self, name: str, works: "Sequence[Work[Any]]") -> "Computed":
+        from service.compute_process import Compute  # noqa: PLC0415
+
+        with self._process() as process:
+            self._open_in(process, name)
+            computed: Computed = process.ask(Compute(name, works))
+        return computed
+
+    def _open_in(self, process: _Process, name: str) -> None:
+        if name not in process.opened:
+            process.ask(self._opened[name], self._seconds)
+            process.opened.add(name)
+
+    @contextmanager
+    def _process(self) -> Iterator[_Process]:
+        """One that is idle, or the first that will be; started if it is not there."""
+        process = self._idle.get()
+        try:
+            process = process or self._start()
+            yield process
+        except ProcessEnded:
+            if process is not None:
+                self._running.discard(process)
+            process = None
+            if not self._closed:
+                logger.error("a process that computes has ended; another one takes its place")
+                self._on_end()
+            raise
+        finally:
+            self._idle.put(process)
+
+    def _start(self) -> _Process:
+        with self._starting:
+            if self._closed:
+                raise Stopping("this replica is stopping; send the request again, to another one")
+            try:
+                process = _Process()
+            except OSError as error:
+                raise ModelFailure(
+                    f"no process can be started to compute in: {error.strerror}; SERVICE_PROCESSES=0 needs none"
+                ) from error
+            self._running.add(process)
+            return process
+
+
+def _may_use_gpu() -> bool:
+    try:
+        version("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return False
+    return True
