@@ -45,7 +45,7 @@ class Engine(Protocol):
         """How many batches it runs at a time on that provider."""
 
     def start(self) -> None:
-        """After the last `open`: be ready for work everywhere."""
+        """After the last `open`: get ready for work everywhere, not only where it was opened."""
 
     def close(self) -> None:
         """Let go of everything; no more is asked."""

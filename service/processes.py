@@ -94,10 +94,10 @@ class _Process:
 _started_early: list[_Process] = []
 
 
-def start_early(count: int | None, provider: "Provider") -> None:
-    """Start the processes of the next `Processes` now: their imports take as long as those of whoever calls."""
-    with suppress(OSError):  # whoever needs them says so
-        _started_early.extend(_Process() for _ in range(how_many(count, provider)))
+def start_early() -> None:
+    """Start the first process of the next `Processes` now: its imports take as long as those of whoever calls."""
+    with suppress(OSError):  # whoever needs it says so
+        _started_early.append(_Process())
 
 
 def how_many(count: int | None, provider: "Provider") -> int:
@@ -139,9 +139,9 @@ class Processes:
         self._on_end = on_end
         self._opened: dict[str, Open] = {}
         self._idle: LifoQueue[_Process | None] = LifoQueue()
-        early, _started_early[:] = _started_early[:count], _started_early[count:]
-        for process in (*early, *[None] * (count - len(early))):
-            self._idle.put(process)  # None is one that has yet to be started
+        early = [_started_early.pop()] if _started_early else []
+        for process in (*[None] * (count - len(early)), *early):
+            self._idle.put(process)  # None is one that has yet to be started; the last is taken first
         self._running = set(early)
         self._starting = Lock()
         self._closed = False
@@ -186,7 +186,7 @@ class Processes:
         return self._count
 
     def start(self) -> None:
-        """Start what has not been started, and open everywhere what has been opened somewhere."""
+        """See `Engine.start`; it does not wait, for one process is ready and the others are not needed yet."""
         all_taken = Barrier(self._count)
 
         def start() -> None:
@@ -196,13 +196,12 @@ class Processes:
                     for name in self._opened:
                         self._open_in(process, name)
             except Exception:  # the next work tries again, and fails alone
-                logger.exception("a process that computes does not start")
+                if not self._closed:
+                    logger.exception("a process that computes does not start")
 
         threads = [Thread(target=start, daemon=True) for _ in range(self._count)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
 
     def close(self) -> None:
         with self._starting:

@@ -119,11 +119,12 @@ def worker(*, when_loaded: bool = False) -> Any:
     except FileNotFoundError:  # a full disk, or one to read only: BentoML wants a directory, and never writes into it
         tempfile.tempdir = "/dev/shm"
     try:
-        from service.processes import start_early  # noqa: PLC0415
+        from service.processes import how_many, start_early  # noqa: PLC0415
         from service.settings import Settings  # noqa: PLC0415
 
         settings = Settings.from_environment()
-        start_early(settings.processes, settings.provider)  # before BentoML, whose import takes longest
+        if how_many(settings.processes, settings.provider):
+            start_early()  # before BentoML, whose import takes longest
         from service.api import hosted  # noqa: PLC0415
         from service.connection import Connection  # noqa: PLC0415
         from service.logs import write_text  # noqa: PLC0415

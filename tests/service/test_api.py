@@ -133,6 +133,7 @@ def test_behind_keys_every_line_is_json_and_a_slow_body_is_cut(tmp_path, models)
         "SERVICE_API_KEYS_FILE": str(tmp_path / "keys"),
         "SERVICE_CORS_ORIGINS": "https://example.org",
         "SERVICE_LOG_FORMAT": "json",
+        "SERVICE_ACCESS_LOG": "all",
         "SERVICE_BODY_SECONDS": "0.5",
     }
     with serving(tmp_path, models, **settings) as server:
