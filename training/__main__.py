@@ -5,6 +5,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from training.architectures import DISCRIMINATORS, GENERATORS
 from training.augment import POLICIES
 from training.compute import Compute
 from training.config import RecipeError, lookup
-from training.datasets import DATASETS, DatasetError, Pictures
+from training.datasets import DATASETS, Data, DatasetError, Pictures
 from training.evaluate import Protocol, evaluate, table
 from training.export import export
 from training.graph import OUTPUTS, Sampler, open_graph
@@ -49,13 +50,22 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
 }
 
 
-def build(recipe: Recipe, data: Pictures) -> AbstractMethod:
-    """The recipe's networks, freshly initialised from its seed."""
+def build(recipe: Recipe, data: Data) -> AbstractMethod:
+    """The recipe's networks, freshly initialised from its seed.
+
+    Raises:
+        RecipeError: if the method does not learn from this kind of data.
+    """
+    method = lookup(METHODS, recipe.method, "method")
+    if not isinstance(data, method.Data):
+        raise RecipeError(
+            f"the method {recipe.method!r} learns from {method.Data.__name__.lower()}; the data set yields {data}"
+        )
     torch.manual_seed(recipe.seed)
-    return lookup(METHODS, recipe.method, "method")(recipe.components, data, recipe.compute)
+    return method(recipe.components, data, partial(recipe.data.load, "test"), recipe.compute)
 
 
-def restore(run: Run) -> tuple[Recipe, AbstractMethod, Pictures, int]:
+def restore(run: Run) -> tuple[Recipe, AbstractMethod, Data, int]:
     """A run's recipe, its networks as they were last saved (on the CPU), its data, and the images seen by then."""
     recipe = run.recipe()
     data = recipe.data.load("train")
@@ -76,8 +86,8 @@ def bring_data(arguments: argparse.Namespace) -> None:
         except TypeError as error:
             raise RecipeError(f"{arguments.name} has settings; name the recipe that holds them instead") from error
     folder = dataset.bring(arguments.source)
-    card = dataset.card(size=len(dataset.load("train")))
-    print(f"{card.name} {card.version}: {card.size:,} training pictures in {folder}")
+    card = dataset.card(size=dataset.load("train").size)
+    print(f"{card.name} {card.version}: {card.size:,} training items in {folder}")
     print(f"licence {card.licence}, {card.homepage}")
 
 
@@ -142,11 +152,12 @@ def _check_files(manifest: Manifest, folder: Path) -> None:
             raise InvalidBundle(f"{folder / name} is missing or not what the manifest says; nothing was measured")
 
 
-def _splits(recipe: Recipe, shown: Pictures) -> tuple[Pictures, Pictures]:
+def _splits(recipe: Recipe, shown: Data) -> tuple[Pictures, Pictures]:
     """(training, held-out) pictures that a judge can be trained on and asked about."""
-    if not shown.classes:
-        raise DatasetError("the data have no classes, and the judge is a classifier of them")
-    return shown, recipe.data.load("test")
+    held_out = recipe.data.load("test")
+    if not isinstance(shown, Pictures) or not isinstance(held_out, Pictures) or not shown.classes:
+        raise DatasetError(f"the judge is a classifier of pictures in classes, and the data are {shown}")
+    return shown, held_out
 
 
 def write_bundle(arguments: argparse.Namespace) -> None:
@@ -162,7 +173,7 @@ def write_bundle(arguments: argparse.Namespace) -> None:
         method,
         target,
         bundle_version=arguments.version,
-        images=len(data),
+        images=data.size,
         metrics=metrics,
         extra_files=extra_files,
     )

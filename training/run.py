@@ -12,7 +12,7 @@ from PIL import Image
 
 from service.manifest import Metric
 from training import checkpoint, samples
-from training.datasets import Pictures
+from training.datasets import Data
 from training.judge import JUDGE_FILE
 from training.recipe import Recipe, read_recipe
 
@@ -97,19 +97,19 @@ class Run:
     def save_state(self, state: dict[str, Any]) -> None:
         checkpoint.save(state, self.state_file)
 
-    def load_state(self, data: Pictures) -> dict[str, Any] | None:
+    def load_state(self, data: Data) -> dict[str, Any] | None:
         """The last saved state, or None before the first.
 
         Raises:
-            RunError: if it was trained on other pictures, labels or classes than `data`.
+            RunError: if it was trained on other data than `data`.
         """
         if not self.state_file.exists():
             return None
         state = checkpoint.load(self.state_file)
         if state["data"] != data.fingerprint:
             raise RunError(
-                f"the data are not those that {self.path} was started with ({len(data)} pictures now, of classes "
-                f"{', '.join(data.classes) or 'none'}). Bring those back, or start anew with --run."
+                f"the data are not those that {self.path} was started with (now they are {data}). "
+                "Bring those back, or start anew with --run."
             )
         return state
 

@@ -1,6 +1,6 @@
 """Data sets: each yields tensors and says where it comes from and under which licence."""
 
-from training.datasets.base import AbstractDataset, DatasetError, Pictures, Split
+from training.datasets.base import AbstractDataset, Data, DatasetError, Domains, Pairs, Pictures, Split
 from training.datasets.fashion_mnist import FashionMNIST
 from training.datasets.image_folder import ImageFolder
 
@@ -9,4 +9,4 @@ DATASETS: dict[str, type[AbstractDataset]] = {
     "image-folder": ImageFolder,
 }
 
-__all__ = ["DATASETS", "AbstractDataset", "DatasetError", "Pictures", "Split"]
+__all__ = ["DATASETS", "AbstractDataset", "Data", "DatasetError", "Domains", "Pairs", "Pictures", "Split"]

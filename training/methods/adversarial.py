@@ -1,7 +1,7 @@
 """z[, y] -> x against any discriminator, objective, penalty and augmentation."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from training.architectures import (
 from training.augment import Augment
 from training.compute import Compute
 from training.config import Section, choice, lookup
-from training.datasets import Pictures
+from training.datasets import Data, Pictures
 from training.diversity import Diversity
 from training.ema import EMA, EMAConfig
 from training.graph import Graph, sampling_graph
@@ -97,11 +97,14 @@ class Adversarial(AbstractMethod):
     """
 
     Config: ClassVar[type[Section]] = AdversarialConfig
+    Data: ClassVar[type[Data]] = Pictures
     task: ClassVar[Task] = "generate"
     symptoms: ClassVar[dict[str, Symptom]] = SYMPTOMS
     advice_on_nan: ClassVar[str] = "Try: a lower learning rate, a larger r1/r2 weight, or precision = 'fp32'."
 
-    def __init__(self, config: AdversarialConfig, data: Pictures, compute: Compute) -> None:
+    def __init__(
+        self, config: AdversarialConfig, data: Pictures, held_out: Callable[[], Pictures], compute: Compute
+    ) -> None:
         self.config = config
         self.data = data
         self.compute = compute

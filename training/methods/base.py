@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from service.manifest import Task
 from training.compute import Compute
 from training.config import Section
-from training.datasets import Pictures
+from training.datasets import Data
 from training.graph import Graph
 from training.health import Symptom
 
@@ -46,6 +46,8 @@ class AbstractMethod(ABC):
 
     Config: ClassVar[type[Section]]
     """The recipe's tables that belong to the method."""
+    Data: ClassVar[type[Data]]
+    """What it learns from."""
     task: ClassVar[Task]
     """What the exported generator does."""
     symptoms: ClassVar[Mapping[str, Symptom]] = {}
@@ -58,8 +60,14 @@ class AbstractMethod(ABC):
     optimizers: dict[str, Optimizer]
 
     @abstractmethod
-    def __init__(self, config: Any, data: Pictures, compute: Compute) -> None:
-        """Build the networks for these data; initial weights come from torch's global random state."""
+    def __init__(self, config: Any, data: Any, held_out: Callable[[], Any], compute: Compute) -> None:
+        """Build the networks for these data; initial weights come from torch's global random state.
+
+        Args:
+            config: an instance of `Config`.
+            data: the training split, an instance of `Data`.
+            held_out: reads the other split, for a method that shows what it makes of its items.
+        """
 
     @abstractmethod
     def step(self, draw: Draw, progress: Progress) -> dict[str, Tensor]:
