@@ -86,8 +86,10 @@ def bring_data(arguments: argparse.Namespace) -> None:
         except TypeError as error:
             raise RecipeError(f"{arguments.name} has settings; name the recipe that holds them instead") from error
     folder = dataset.bring(arguments.source)
-    card = dataset.card(size=dataset.load("train").size)
-    print(f"{card.name} {card.version}: {card.size:,} training items in {folder}")
+    shown, held_out = dataset.load("train"), dataset.load("test")
+    card = dataset.card(size=shown.size)
+    print(f"{card.name}, version {card.version}, in {folder}")
+    print(f"training: {shown}; held out: {held_out}")
     print(f"licence {card.licence}, {card.homepage}")
 
 
