@@ -17,6 +17,21 @@ class Upsample2x(nn.Module):
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def initialise(module: nn.Module, leak: float = 0.2) -> None:
+    """He et al. 2015 (arXiv:1502.01852), for the leaky ReLU; biases zero."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, a=leak)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def beside_z(x: Tensor, z: Tensor | None) -> Tensor:
+    """Maps [N, C, H, W] with z [N, z_dim], the same everywhere, as further channels."""
+    if z is None:
+        return x
+    return torch.cat([x, z[:, :, None, None].expand(-1, -1, x.shape[2], x.shape[3])], 1)
+
+
 def as_bytes(images: Tensor) -> Tensor:
     """Images [N, C, H, W] in [-1, 1] as uint8 [N, H, W, C]: clamped, rounded half to even."""
     levels = torch.round((images.clamp(-1, 1) + 1) * 127.5)
