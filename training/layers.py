@@ -25,11 +25,19 @@ def initialise(module: nn.Module, leak: float = 0.2) -> None:
             nn.init.zeros_(module.bias)
 
 
-def beside_z(x: Tensor, z: Tensor | None) -> Tensor:
-    """Maps [N, C, H, W] with z [N, z_dim], the same everywhere, as further channels."""
-    if z is None:
-        return x
-    return torch.cat([x, z[:, :, None, None].expand(-1, -1, x.shape[2], x.shape[3])], 1)
+class Shift(nn.Module):
+    """Adds a linear map of z to every place of maps: what z as further channels does to the next convolution."""
+
+    def __init__(self, z_dim: int, channels: int) -> None:
+        super().__init__()
+        self.of_z = nn.Linear(z_dim, channels) if z_dim else None
+
+    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """Maps [N, C, H, W] and latents [N, z_dim]; unchanged if there is no z."""
+        if self.of_z is None or z is None:
+            return x
+        shift: Tensor = self.of_z(z)
+        return x + shift[:, :, None, None]
 
 
 def as_bytes(images: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from training.architectures.base import Sizes, Translator, TranslatorConfig
 from training.architectures.picture_items import picture_channels
-from training.layers import Upsample2x, beside_z, initialise
+from training.layers import Shift, Upsample2x, initialise
 
 LEAK = 0.2
 QUARTER = 4
@@ -30,7 +30,7 @@ class ResNetConfig(TranslatorConfig):
     """Channels at full resolution; doubled at each of the two halvings."""
     blocks: PositiveInt = 4
     z_dim: NonNegativeInt = 0
-    """z enters before the blocks, beside their channels; 0 for a generator that takes none."""
+    """z shifts the channels before the blocks; 0 for a generator that takes none."""
     sizes: Sizes = "any"
 
     def build(self, source: tuple[int, ...], target: tuple[int, ...]) -> "ResNet":
@@ -62,7 +62,7 @@ class ResNet(Translator):
             nn.LeakyReLU(LEAK),
             nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),
         )
-        self.join = nn.Conv2d(4 * width + config.z_dim, 4 * width, 1) if config.z_dim else nn.Identity()
+        self.shift = Shift(config.z_dim, 4 * width)
         self.blocks = nn.Sequential(*(Block(4 * width) for _ in range(config.blocks)))
         self.up = nn.Sequential(
             Upsample2x(),
@@ -82,5 +82,5 @@ class ResNet(Translator):
             nn.init.zeros_(block.last.weight)
 
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
-        x = self.join(beside_z(self.down(x), z))
+        x = self.shift(self.down(x), z)
         return torch.tanh(self.up(F.leaky_relu(self.blocks(x), LEAK)))

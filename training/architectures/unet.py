@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from training.architectures.base import Sizes, Translator, TranslatorConfig
 from training.architectures.picture_items import picture_channels
-from training.layers import Upsample2x, beside_z, initialise
+from training.layers import Shift, Upsample2x, initialise
 
 LEAK = 0.2
 
@@ -29,7 +29,7 @@ class UNetConfig(TranslatorConfig):
     max_channels: PositiveInt = 256
     halvings: PositiveInt = 4
     z_dim: NonNegativeInt = 0
-    """z enters at the bottom, beside its channels; 0 for a generator that takes none."""
+    """z shifts the channels at the bottom; 0 for a generator that takes none."""
     sizes: Sizes = "any"
 
     def build(self, source: tuple[int, ...], target: tuple[int, ...]) -> "UNet":
@@ -44,7 +44,8 @@ class UNet(Translator):
         self.multiple_of = 2**config.halvings
         self.stem = nn.Conv2d(source_channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(nn.Conv2d(width, wider, 4, stride=2, padding=1) for width, wider in pairwise(widths))
-        self.bottom = nn.Conv2d(widths[-1] + config.z_dim, widths[-1], 3, padding=1)
+        self.bottom = nn.Conv2d(widths[-1], widths[-1], 3, padding=1)
+        self.shift = Shift(config.z_dim, widths[-1])
         self.upsample = Upsample2x()
         self.up = nn.ModuleList(nn.Conv2d(wider + width, width, 3, padding=1) for width, wider in pairwise(widths))
         self.to_image = nn.Conv2d(widths[0], target_channels, 3, padding=1)
@@ -60,7 +61,7 @@ class UNet(Translator):
         for down in self.down:
             passed.append(x)
             x = F.leaky_relu(down(x), LEAK)
-        x = F.leaky_relu(self.bottom(beside_z(x, z)), LEAK)
+        x = F.leaky_relu(self.shift(self.bottom(x), z), LEAK)
         for up, beside in zip(reversed(self.up), reversed(passed), strict=True):
             x = F.leaky_relu(up(torch.cat([self.upsample(x), beside], 1)), LEAK)
         return torch.tanh(self.to_image(x))
