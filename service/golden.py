@@ -99,7 +99,7 @@ def this_hardware(provider: str) -> Hardware:
     )
 
 
-def save_pixels(pixels: Pixels, path: Path, images: Pixels | None = None) -> None:
+def save_pixels(path: Path, pixels: Pixels, images: Pixels | None = None) -> None:
     """Write the golden samples' pixels, uint8 [N, height, width, channels] in the manifest's order, and their input."""
     if images is None:
         np.savez_compressed(path, pixels=pixels)

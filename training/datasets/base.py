@@ -17,6 +17,9 @@ from training.config import Component
 
 Split = Literal["train", "test"]
 
+BACKGROUND = (255, 255, 255)
+"""Red, green and blue that every data set shows where a picture is transparent, and every exported manifest names."""
+
 
 class DatasetError(Exception):
     """Data that are missing, damaged or not what they should be; the message says what to do."""
