@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 import tempfile
+import tomllib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from service.errors import InvalidBundle, NonFiniteOutput
 from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, file_sha256
 from training import loop
-from training.architectures import DISCRIMINATORS, GENERATORS
+from training.architectures import DISCRIMINATORS, GENERATORS, PATCH_DISCRIMINATORS, TRANSLATORS
 from training.augment import POLICIES
 from training.compute import Compute
 from training.config import RecipeError, lookup
@@ -30,6 +31,7 @@ from training.onnx_file import ExportError, write_onnx
 from training.penalties import PENALTIES
 from training.recipe import Recipe, parse_recipe, read_recipe
 from training.run import Run, RunError
+from training.ties import TIES
 
 logger = logging.getLogger("training")
 
@@ -47,6 +49,9 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "objective": OBJECTIVES,
     "penalty": PENALTIES,
     "augmentation policy": POLICIES,
+    "translator": TRANSLATORS,
+    "patch discriminator": PATCH_DISCRIMINATORS,
+    "tie": TIES,
 }
 
 
@@ -94,7 +99,7 @@ def bring_data(arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    recipe = read_recipe(arguments.recipe)
+    recipe = read_recipe(arguments.recipe, dict(arguments.changes))
     if arguments.dry_run:
         print(recipe.to_toml(), end="")
         return
@@ -170,10 +175,19 @@ def write_bundle(arguments: argparse.Namespace) -> None:
         extra_files.append(run.judge_file)
     else:
         logger.warning("no numbers in the bundle: run python -m training evaluate %s first", run.path)
+    if method.directions:
+        if arguments.direction is None:
+            raise ExportError(
+                f"{run.path} trained several generators; say --direction {' or '.join(method.directions)}"
+            )
+        lookup(dict.fromkeys(method.directions), arguments.direction, "direction")
+    elif arguments.direction is not None:
+        raise ExportError(f"{run.path} trained one generator; leave --direction out")
     parity = export(
         recipe,
         method,
         target,
+        direction=arguments.direction,
         bundle_version=arguments.version,
         images=data.size,
         metrics=metrics,
@@ -206,6 +220,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("recipe", type=Path, help="a TOML file, for example training/recipes/fashion.toml")
     command.add_argument("--run", type=Path, help="the run's directory (default: runs/NAME)")
     command.add_argument("--hours", type=_positive, help="fit the schedule to this time, by the speed measured first")
+    command.add_argument(
+        "--set",
+        dest="changes",
+        type=_change,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another value for a key of the recipe, for example schedule.total_kimg=20; can be given several times",
+    )
     command.add_argument("--dry-run", action="store_true", help="print the resolved recipe and do nothing")
     command.set_defaults(command=train)
 
@@ -225,6 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("run", type=Path)
     command.add_argument("--to", type=Path, required=True, metavar="models/NAME")
     command.add_argument("--version", default="1", help="of the bundle (default: %(default)s)")
+    command.add_argument("--direction", help="of a run that trained two generators: ab or ba")
     command.set_defaults(command=write_bundle)
 
     command = commands.add_parser("list", help="what a recipe can choose from")
@@ -237,6 +261,17 @@ def _count(text: str) -> int:
     if value < 2:
         raise argparse.ArgumentTypeError(f"{text} is too few; at least 2")
     return value
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """`table.key=value`; the value is TOML, or else a string as it stands."""
+    key, separator, value = text.partition("=")
+    if not separator or not all(key.split(".")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, as in schedule.batch_size=32")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
 
 
 def _positive(text: str) -> float:

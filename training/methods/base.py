@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from service.manifest import Task
 from training.compute import Compute
 from training.config import Section
 from training.datasets import Data
@@ -48,8 +47,8 @@ class AbstractMethod(ABC):
     """The recipe's tables that belong to the method."""
     Data: ClassVar[type[Data]]
     """What it learns from."""
-    task: ClassVar[Task]
-    """What the exported generator does."""
+    directions: ClassVar[tuple[str, ...]] = ()
+    """Names of the generators that one run trains, each for a bundle of its own; empty if there is but one."""
     symptoms: ClassVar[Mapping[str, Symptom]] = {}
     """Ways of going wrong that show in what `step` and `diversity` report."""
     advice_on_nan: ClassVar[str]
@@ -78,12 +77,22 @@ class AbstractMethod(ABC):
         """Pictures [rows, columns, H, W, C] from fixed inputs; takes nothing from torch's global random state."""
 
     @abstractmethod
-    def graph(self) -> Graph:
-        """The averaged generator with everything around it that a picture depends on."""
+    def graph(self, direction: str | None = None) -> Graph:
+        """The averaged generator with everything around it that a picture depends on.
+
+        Args:
+            direction: one of `directions`; None if it has none.
+        """
 
     def diversity(self) -> float | None:
         """Spread of the samples' features over that of the data's, about 1 when healthy; None if it means nothing."""
         return None
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        """One step of the optimiser `name` down the gradient of `loss`."""
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
