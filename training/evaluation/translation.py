@@ -198,7 +198,7 @@ def mean_l1(pixels: Pixels, others: Pixels) -> float:
 def same_channels(columns: Sequence[Pixels]) -> list[Pixels]:
     """Grey pictures become colour pictures of greys if any of the columns is in colour."""
     channels = max(column.shape[-1] for column in columns)
-    return [np.ascontiguousarray(np.broadcast_to(c, (*c.shape[:-1], channels))) for c in columns]
+    return [c if c.shape[-1] == channels else np.repeat(c, channels, -1) for c in columns]
 
 
 def strips(columns: Sequence[Pixels]) -> Pixels:
