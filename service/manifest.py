@@ -97,6 +97,9 @@ class Metric(Section):
         default_factory=dict, description="the same number for real against real, by the kind of split"
     )
     ceiling: float | None = Field(default=None, description="the same number for the worst imitation tried")
+    beside: dict[str, float] = Field(
+        default_factory=dict, description="the same number for others, by name: `identity` hands back its input"
+    )
     judge: str | None = Field(default=None, description="first 12 hex digits of the judging network's sha256")
 
 

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, file_sha25
 from training import loop
 from training.architectures import DISCRIMINATORS, GENERATORS, PATCH_DISCRIMINATORS, TRANSLATORS
 from training.augment import POLICIES
+from training.compare import compare
 from training.compute import Compute
 from training.config import RecipeError, lookup
-from training.datasets import DATASETS, Data, DatasetError, Pictures
-from training.evaluate import Protocol, evaluate, table
+from training.datasets import DATASETS, Data, DatasetError
+from training.evaluation import EVALUATIONS, EvaluationError, Subject, table
 from training.export import export
-from training.graph import OUTPUTS, Sampler, open_graph
-from training.judge import JUDGE_FILE, Judge, judge_of
+from training.graph import OUTPUTS, open_graph
 from training.methods import METHODS, AbstractMethod
 from training.objectives import OBJECTIVES
 from training.onnx_file import ExportError, write_onnx
@@ -35,6 +36,15 @@ from training.ties import TIES
 
 logger = logging.getLogger("training")
 
+MISTAKES = (
+    RecipeError,
+    DatasetError,
+    RunError,
+    ExportError,
+    EvaluationError,
+    InvalidBundle,
+    NonFiniteOutput,
+)
 EXIT_FAILED = 1
 EXIT_DIVERGED = 3
 EXIT_STOPPED = 130
@@ -91,8 +101,10 @@ def bring_data(arguments: argparse.Namespace) -> None:
         except TypeError as error:
             raise RecipeError(f"{arguments.name} has settings; name the recipe that holds them instead") from error
     folder = dataset.bring(arguments.source)
-    card = dataset.card(size=dataset.load("train").size)
-    print(f"{card.name} {card.version}: {card.size:,} training items in {folder}")
+    shown, held_out = dataset.load("train"), dataset.load("test")
+    card = dataset.card(size=shown.size)
+    print(f"{card.name}, version {card.version}, in {folder}")
+    print(f"training: {shown}; held out: {held_out}")
     print(f"licence {card.licence}, {card.homepage}")
 
 
@@ -122,33 +134,56 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    target: Path = arguments.target
-    if (target / MANIFEST_FILE).exists():
-        manifest = Manifest.read(target)
-        assert manifest.latent is not None
-        recipe = parse_recipe(manifest.recipe, f"the recipe in {target / MANIFEST_FILE}")
-        _check_files(manifest, target)
-        shown, held_out = _splits(recipe, recipe.data.load("train"))
-        judge = Judge(target / JUDGE_FILE) if JUDGE_FILE in manifest.sha256 else judge_of(shown)
-        sampler = Sampler(open_graph(target / GENERATOR_FILE), manifest.latent)
-        print(table(evaluate(sampler, shown, held_out, judge, _protocol(arguments))))
-        return
-    run = Run(target)
-    recipe, method, data, nimg = restore(run)
-    shown, held_out = _splits(recipe, data)
-    judge = judge_of(shown)
-    with tempfile.TemporaryDirectory() as scratch:
-        graph = method.graph()
-        assert graph.latent is not None
-        write_onnx(graph.module, graph.inputs(2), OUTPUTS, Path(scratch) / GENERATOR_FILE)
-        sampler = Sampler(open_graph(Path(scratch) / GENERATOR_FILE), graph.latent)
-        metrics = evaluate(sampler, shown, held_out, judge, _protocol(arguments))
-    run.save_evaluation(nimg, metrics, judge.path)
-    print(table(metrics))
+    with tempfile.TemporaryDirectory(prefix="ganery-") as scratch:
+        subject, nimg = _open(arguments.target, arguments.direction, Path(scratch))
+        if arguments.back is not None:
+            subject = replace(subject, back=_open(arguments.back, None, Path(scratch))[0].run)
+        others = [_open(path, subject.direction, Path(scratch))[0] for path in arguments.against]
+        if subject.task not in EVALUATIONS:
+            raise EvaluationError(f"nobody knows yet how to measure what {subject.name} does: {subject.task}")
+        report = EVALUATIONS[subject.task].from_arguments(arguments).measure(subject, others)
+    if nimg is not None:
+        Run(arguments.target).save_evaluation(nimg, report, subject.direction)
+    print(table(report.metrics))
 
 
-def _protocol(arguments: argparse.Namespace) -> Protocol:
-    return Protocol(judged=arguments.judged, learnt_from=arguments.learnt_from)
+def write_comparison(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="ganery-") as scratch:
+        compare([_open(path, arguments.direction, Path(scratch))[0] for path in arguments.targets], arguments.to)
+    print(f"written: {arguments.to}")
+
+
+def _open(path: Path, direction: str | None, scratch: Path) -> tuple[Subject, int | None]:
+    """The generator of a bundle, or of a run's last state and the images seen by then; graphs go into `scratch`."""
+    if (path / MANIFEST_FILE).exists():
+        manifest = Manifest.read(path)
+        _check_files(manifest, path)
+        recipe = parse_recipe(manifest.recipe, f"the recipe in {path / MANIFEST_FILE}")
+        graph = open_graph(path / GENERATOR_FILE)
+        return Subject(path.name, manifest.task, recipe, graph, manifest.latent, manifest.direction, folder=path), None
+    recipe, method, _, nimg = restore(Run(path))
+    if not method.directions:
+        direction = None
+    graphs = {}
+    for way in _directions(path, method, direction):
+        description = method.graph(way)
+        file = scratch / f"{len(list(scratch.iterdir()))}.onnx"
+        write_onnx(description.module, description.inputs(2), OUTPUTS, file, free_axes=description.free_axes)
+        graphs[way] = (description, open_graph(file))
+    description, graph = graphs.pop(direction)
+    back = next((run for _, run in graphs.values()), None)
+    return Subject(path.name, description.task, recipe, graph, description.latent, direction, back), nimg
+
+
+def _directions(path: Path, method: AbstractMethod, direction: str | None) -> tuple[str | None, ...]:
+    """The directions that a run trained; `direction`, which is asked for, must be one of them.
+
+    Raises:
+        RunError: if it is not.
+    """
+    if method.directions and direction not in method.directions:
+        raise RunError(f"{path} trained several generators; say --direction {' or '.join(method.directions)}")
+    return method.directions or (None,)
 
 
 def _check_files(manifest: Manifest, folder: Path) -> None:
@@ -157,20 +192,12 @@ def _check_files(manifest: Manifest, folder: Path) -> None:
             raise InvalidBundle(f"{folder / name} is missing or not what the manifest says; nothing was measured")
 
 
-def _splits(recipe: Recipe, shown: Data) -> tuple[Pictures, Pictures]:
-    """(training, held-out) pictures that a judge can be trained on and asked about."""
-    held_out = recipe.data.load("test")
-    if not isinstance(shown, Pictures) or not isinstance(held_out, Pictures) or not shown.classes:
-        raise DatasetError(f"the judge is a classifier of pictures in classes, and the data are {shown}")
-    return shown, held_out
-
-
 def write_bundle(arguments: argparse.Namespace) -> None:
     run, target = Run(arguments.run), arguments.to
     recipe, method, data, nimg = restore(run)
     extra_files = [run.animation_file] if run.animation_file.exists() else []
-    if metrics := run.evaluation(nimg):
-        extra_files.append(run.judge_file)
+    if metrics := run.evaluation(nimg, arguments.direction):
+        extra_files += run.evaluation_files(arguments.direction)
     else:
         logger.warning("no numbers in the bundle: run python -m training evaluate %s first", run.path)
     if method.directions:
@@ -232,15 +259,27 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("evaluate", help="measure a run or a bundle on held-out data")
     command.add_argument("target", type=Path, metavar="RUN_OR_BUNDLE")
+    command.add_argument("--direction", help="of a run that trained two generators: ab or ba")
     command.add_argument(
-        "--judged", type=_count, default=10_000, help="samples shown to the judge (default: %(default)s)"
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN_OR_BUNDLE",
+        help="another generator of the same data whose numbers stand beside; can be given several times",
     )
     command.add_argument(
-        "--learnt-from",
-        type=_count,
-        help="samples for the classification accuracy score (default: as many as real ones)",
+        "--back", type=Path, metavar="BUNDLE", help="the generator of the other direction, for the way there and back"
     )
+    for task, evaluation in EVALUATIONS.items():
+        evaluation.add_arguments(command.add_argument_group(f"what can {task}"))
     command.set_defaults(command=measure)
+
+    command = commands.add_parser("compare", help="write tables and strips of translators side by side")
+    command.add_argument("targets", type=Path, nargs="+", metavar="RUN_OR_BUNDLE")
+    command.add_argument("--to", type=Path, required=True, metavar="docs/translation.md")
+    command.add_argument("--direction", help="of runs that trained two generators: ab or ba")
+    command.set_defaults(command=write_comparison)
 
     command = commands.add_parser("export", help="make a bundle of a run")
     command.add_argument("run", type=Path)
@@ -252,13 +291,6 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("list", help="what a recipe can choose from")
     command.set_defaults(command=show_choices)
     return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"{text} is too few; at least 2")
-    return value
 
 
 def _change(text: str) -> tuple[str, Any]:
@@ -293,7 +325,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         except loop.TrainingDiverged as diverged:
             logger.error("%s", diverged)
             return EXIT_DIVERGED
-        except (RecipeError, DatasetError, RunError, ExportError, InvalidBundle, NonFiniteOutput) as mistake:
+        except (
+            RecipeError,
+            DatasetError,
+            RunError,
+            ExportError,
+            EvaluationError,
+            InvalidBundle,
+            NonFiniteOutput,
+        ) as mistake:
             logger.error("%s", mistake)
             return EXIT_FAILED
     return 0
