@@ -195,19 +195,14 @@ def _check_files(manifest: Manifest, folder: Path) -> None:
 def write_bundle(arguments: argparse.Namespace) -> None:
     run, target = Run(arguments.run), arguments.to
     recipe, method, data, nimg = restore(run)
+    _directions(run.path, method, arguments.direction)
+    if arguments.direction is not None and not method.directions:
+        raise RunError(f"{run.path} trained one generator; leave --direction out")
     extra_files = [run.animation_file] if run.animation_file.exists() else []
     if metrics := run.evaluation(nimg, arguments.direction):
         extra_files += run.evaluation_files(arguments.direction)
     else:
         logger.warning("no numbers in the bundle: run python -m training evaluate %s first", run.path)
-    if method.directions:
-        if arguments.direction is None:
-            raise ExportError(
-                f"{run.path} trained several generators; say --direction {' or '.join(method.directions)}"
-            )
-        lookup(dict.fromkeys(method.directions), arguments.direction, "direction")
-    elif arguments.direction is not None:
-        raise ExportError(f"{run.path} trained one generator; leave --direction out")
     parity = export(
         recipe,
         method,

@@ -49,7 +49,7 @@ class Parity:
     """Largest difference, of 255."""
     share: float
     """Of the values that differ at all."""
-    size: tuple[int, ...]
+    size: tuple[int, ...] = ()
     """Height and width of the pictures."""
 
     @property
