@@ -88,8 +88,8 @@ class Translation(AbstractEvaluation):
             ),
             "l1": Metric(value=ours.l1, better="lower", n=n, beside={name: other.l1 for name, other in beside.items()}),
         }
-        nearest, copied = judge.nearest(outputs, data.training_targets)
-        _, real = judge.nearest(data.targets, data.training_targets)
+        nearest, from_nearest = judge.nearest(np.concatenate([outputs, data.targets]), data.training_targets)
+        copied, real = from_nearest[:n], from_nearest[n:]
         metrics[f"nearest_training_distance[judge@{judge.hash}]"] = Metric(
             value=float(copied.mean()), better="higher", n=n, floor={"truth": float(real.mean())}, judge=judge.hash
         )
@@ -101,7 +101,7 @@ class Translation(AbstractEvaluation):
         if subject.back is not None:
             returned = translate(subject.back, None, outputs)
             metrics["cycle_l1"] = Metric(value=mean_l1(returned, data.sources), better="lower", n=n)
-        columns = [data.sources, outputs, data.targets, data.training_targets[nearest]]
+        columns = [data.sources, outputs, data.targets, data.training_targets[nearest[:n]]]
         return Report(metrics, pictures={STRIP_FILE: samples.sheet(strips(columns))})
 
 
