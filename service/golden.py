@@ -6,6 +6,7 @@ served. Elsewhere other kernels round otherwise, and the difference is measured 
 
 import hashlib
 import io
+import math
 import platform
 import zipfile
 import zlib
@@ -24,6 +25,9 @@ from service.manifest import GOLDEN_FILE, Hardware, Manifest
 Pixels = NDArray[np.uint8]
 Make = Callable[[Sequence[int], Sequence[int | None]], Pixels]
 """Seeds and labels -> uint8 [N, height, width, channels], without truncation."""
+
+Translate = Callable[[Pixels, Sequence[int]], Pixels]
+"""Pictures uint8 [N, height, width, channels] and seeds (0 if there is no z) -> uint8 [N, height, width, channels]."""
 
 GoldenResult = Literal["matches", "differs", "untested"]
 
@@ -95,9 +99,12 @@ def this_hardware(provider: str) -> Hardware:
     )
 
 
-def save_pixels(pixels: Pixels, path: Path) -> None:
-    """Write the golden samples' pixels, uint8 [N, height, width, channels] in the manifest's order."""
-    np.savez_compressed(path, pixels=pixels)
+def save_pixels(path: Path, pixels: Pixels, images: Pixels | None = None) -> None:
+    """Write the golden samples' pixels, uint8 [N, height, width, channels] in the manifest's order, and their input."""
+    if images is None:
+        np.savez_compressed(path, pixels=pixels)
+    else:
+        np.savez_compressed(path, pixels=pixels, images=images)
 
 
 def check_golden(manifest: Manifest, content: bytes | None, make: Make, provider: str) -> GoldenReport:
@@ -115,17 +122,54 @@ def check_golden(manifest: Manifest, content: bytes | None, make: Make, provider
         return GoldenReport(result="untested")
     _check_labels(manifest)
     expected = None if content is None else _read_pixels(content, manifest)
+
+    def make_some(rows: slice) -> Pixels:
+        part = manifest.golden[rows]
+        return make([golden.seed for golden in part], [golden.label for golden in part])
+
+    return _compare(manifest, expected, make_some, provider)
+
+
+def check_golden_translations(
+    manifest: Manifest, content: bytes | None, translate: Translate, provider: str
+) -> GoldenReport:
+    """The same for a bundle whose task is `translate`; the input is in `golden.npz` too.
+
+    Raises:
+        InvalidBundle: as `check_golden`.
+    """
+    if not manifest.golden or content is None:
+        return GoldenReport(result="untested")
+    images = _read_images(content, manifest)
+    height, width = images.shape[1:3]
+    expected = _read_array(
+        content, "pixels", (len(images), height, width, manifest.output.channels),
+        [golden.pixels_sha256 for golden in manifest.golden],
+    )  # fmt: skip
+
+    def make_some(rows: slice) -> Pixels:
+        return translate(images[rows], [golden.seed for golden in manifest.golden[rows]])
+
+    return _compare(manifest, expected, make_some, provider)
+
+
+def _compare(
+    manifest: Manifest, expected: Pixels | None, make_some: Callable[[slice], Pixels], provider: str
+) -> GoldenReport:
+    """Make samples, a few at once, and compare them with their hashes and with their pixels, where these are known."""
     made_on = manifest.golden_made_on
     same_hardware = None if made_on is None else made_on == this_hardware(provider)
     until = monotonic() + SECONDS
-    checked, equal, largest, total = 0, True, 0, 0
+    checked, equal, largest, total, values = 0, True, 0, 0, 0
     while checked < len(manifest.golden) and (not checked or monotonic() < until):
-        part = manifest.golden[checked : checked + ROWS]
-        pixels = make([golden.seed for golden in part], [golden.label for golden in part])
+        rows = slice(checked, checked + ROWS)
+        part = manifest.golden[rows]
+        pixels = make_some(rows)
         equal &= all(_sha256(row) == golden.pixels_sha256 for row, golden in zip(pixels, part, strict=True))
         if expected is not None:
-            difference = np.abs(pixels.astype(np.int16) - expected[checked : checked + ROWS])
+            difference = np.abs(pixels.astype(np.int16) - expected[rows])
             largest, total = max(largest, int(difference.max())), total + int(difference.sum())
+            values += difference.size
         checked += len(part)
     known = expected is not None
     report = GoldenReport(
@@ -133,7 +177,7 @@ def check_golden(manifest: Manifest, content: bytes | None, make: Make, provider
         checked=checked,
         same_hardware=same_hardware,
         largest=largest if known else None,
-        mean=total / (checked * _values(manifest)) if known else None,
+        mean=total / values if known else None,
     )
     if not equal and same_hardware:
         raise InvalidBundle(f"golden samples: {report}; the graph, ONNX Runtime or this machine is not what it was")
@@ -149,10 +193,23 @@ def _check_labels(manifest: Manifest) -> None:
 
 def _read_pixels(content: bytes, manifest: Manifest) -> Pixels:
     output = manifest.output
-    shape = (len(manifest.golden), output.height, output.width, output.channels)
-    largest = min(len(manifest.golden) * _values(manifest), MAX_BYTES) + HEADER_BYTES
+    shape = (len(manifest.golden), output.height or 0, output.width or 0, output.channels)
+    return _read_array(content, "pixels", shape, [golden.pixels_sha256 for golden in manifest.golden])
+
+
+def _read_images(content: bytes, manifest: Manifest) -> Pixels:
+    """The input of the golden samples; they are of one size, whichever it is if the graph takes any."""
+    source = manifest.input
+    assert source is not None
+    shape = (len(manifest.golden), source.height, source.width, source.channels)
+    return _read_array(content, "images", shape, [golden.image_sha256 or "" for golden in manifest.golden])
+
+
+def _read_array(content: bytes, name: str, shape: tuple[int | None, ...], hashes: Sequence[str]) -> Pixels:
+    """An array uint8 of `golden.npz`, of which every row has its hash; None in its shape is any size."""
+    largest = min(math.prod(MAX_BYTES if side is None else side for side in shape), MAX_BYTES) + HEADER_BYTES
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open("pixels.npy") as stream:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(f"{name}.npy") as stream:
             unpacked = stream.read(largest + 1)  # never more, whatever the archive promises or holds
         if len(unpacked) > largest:
             raise InvalidBundle(f"{GOLDEN_FILE} unpacks to more than {largest} bytes")
@@ -168,18 +225,13 @@ def _read_pixels(content: bytes, manifest: Manifest) -> Pixels:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise InvalidBundle(f"{GOLDEN_FILE} holds no array of the name pixels that can be read") from error
-    if pixels.dtype != np.uint8 or pixels.shape != shape:
+        raise InvalidBundle(f"{GOLDEN_FILE} holds no array of the name {name} that can be read") from error
+    fits = len(pixels.shape) == len(shape) and all(a in (None, b) for a, b in zip(shape, pixels.shape, strict=True))
+    if pixels.dtype != np.uint8 or not fits:
         raise InvalidBundle(f"{GOLDEN_FILE} holds {pixels.dtype} {pixels.shape}; the manifest implies uint8 {shape}")
-    if any(_sha256(row) != golden.pixels_sha256 for row, golden in zip(pixels, manifest.golden, strict=True)):
-        raise InvalidBundle(f"{GOLDEN_FILE} does not hold the pixels whose hashes stand in the manifest")
+    if any(_sha256(row) != expected for row, expected in zip(pixels, hashes, strict=True)):
+        raise InvalidBundle(f"{GOLDEN_FILE} does not hold the {name} whose hashes stand in the manifest")
     return pixels
-
-
-def _values(manifest: Manifest) -> int:
-    """Of one picture."""
-    output = manifest.output
-    return (output.height or 0) * (output.width or 0) * output.channels
 
 
 def _sha256(picture: Pixels) -> str:

@@ -51,6 +51,32 @@ class Picture(Section):
     multiple_of: int = Field(default=1, ge=1, description="height and width must be multiples of this")
 
 
+Level = Annotated[int, Field(ge=0, le=255)]
+
+
+class SourcePicture(Picture):
+    """What a picture must be, or is made, before the graph sees it."""
+
+    halo: int | None = Field(
+        default=None,
+        ge=0,
+        le=8192,
+        description="pixels: what lies further than this from a place, across or down, has no influence on it, so that "
+        "tiles that overlap by as much show no seam; null if the size is fixed",
+    )
+    background: tuple[Level, Level, Level] = Field(
+        default=(255, 255, 255), description="red, green and blue of what shows through where a picture is transparent"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_tiled(self) -> "SourcePicture":
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width are both numbers or both null")
+        if self.height is None and self.halo is None:
+            raise ValueError("a graph that takes any size needs a halo")
+        return self
+
+
 class DataSource(Section):
     """A data set that the generator was trained on."""
 
@@ -71,14 +97,20 @@ class Metric(Section):
         default_factory=dict, description="the same number for real against real, by the kind of split"
     )
     ceiling: float | None = Field(default=None, description="the same number for the worst imitation tried")
+    beside: dict[str, float] = Field(
+        default_factory=dict, description="the same number for others, by name: `identity` hands back its input"
+    )
     judge: str | None = Field(default=None, description="first 12 hex digits of the judging network's sha256")
 
 
 class Golden(Section):
     """A sample that every faithful runtime makes again."""
 
-    seed: int = Field(ge=0, lt=2**64)
-    label: int | None = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**64, description="0 if the graph takes no z")
+    label: int | None = Field(default=None, ge=0)
+    image_sha256: Sha256 | None = Field(
+        default=None, description="of the input picture's bytes in C order; null if the graph takes no picture"
+    )
     pixels_sha256: Sha256 = Field(description="of the uint8 array's bytes in C order")
 
 
@@ -106,9 +138,12 @@ class Manifest(Section):
     classes: tuple[ClassName, ...] | None = Field(
         default=None, min_length=1, max_length=65536, description="names in label order"
     )
-    input: Picture | None = None
+    input: SourcePicture | None = None
     output: Picture
     recipe: dict[str, Any] = Field(description="resolved: every default is written out")
+    direction: str | None = Field(
+        default=None, max_length=64, description="which of the generators that the recipe trains together this one is"
+    )
     data: tuple[DataSource, ...]
     licence: str
     metrics: dict[str, Metric] = Field(default_factory=dict)
@@ -126,14 +161,21 @@ class Manifest(Section):
             raise ValueError("a bundle whose task is generate needs a latent")
         if self.task != "generate" and self.input is None:
             raise ValueError(f"a bundle whose task is {self.task} needs an input")
+        if self.task == "translate" and any(golden.image_sha256 is None for golden in self.golden):
+            raise ValueError("the golden samples of a bundle whose task is translate need the hash of their input")
+        if self.task == "translate" and self.golden and GOLDEN_FILE not in self.sha256:
+            raise ValueError(f"sha256 does not list {GOLDEN_FILE}, which holds the inputs of the golden samples")
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError("classes holds a name twice")
         return self
 
     @cached_property
     def digest(self) -> str:
-        """Sha256 over all that a picture depends on besides seed, class and psi; metrics and prose do not change it."""
-        facts = self.model_dump(mode="json", include={"latent", "classes", "output"})
+        """Sha256 over all that a picture depends on besides seed, class, psi and the input; metrics and prose do not
+        change it.
+        """
+        kinds = {"latent", "classes", "output"} | ({"input"} if self.input is not None else set())
+        facts = self.model_dump(mode="json", include=kinds)
         canonical = json.dumps({"generator": self.sha256[GENERATOR_FILE], **facts}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -4,7 +4,10 @@ import argparse
 import logging
 import sys
 import tempfile
+import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +17,34 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from service.errors import InvalidBundle, NonFiniteOutput
 from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, file_sha256
 from training import loop
-from training.architectures import DISCRIMINATORS, GENERATORS
+from training.architectures import DISCRIMINATORS, GENERATORS, PATCH_DISCRIMINATORS, TRANSLATORS
 from training.augment import POLICIES
+from training.compare import compare
 from training.compute import Compute
 from training.config import RecipeError, lookup
-from training.datasets import DATASETS, DatasetError, Pictures
-from training.evaluate import Protocol, evaluate, table
+from training.datasets import DATASETS, Data, DatasetError
+from training.evaluation import EVALUATIONS, EvaluationError, Subject, table
 from training.export import export
-from training.graph import OUTPUTS, Sampler, open_graph
-from training.judge import JUDGE_FILE, Judge, judge_of
+from training.graph import OUTPUTS, open_graph
 from training.methods import METHODS, AbstractMethod
 from training.objectives import OBJECTIVES
 from training.onnx_file import ExportError, write_onnx
 from training.penalties import PENALTIES
 from training.recipe import Recipe, parse_recipe, read_recipe
 from training.run import Run, RunError
+from training.ties import TIES
 
 logger = logging.getLogger("training")
 
+MISTAKES = (
+    RecipeError,
+    DatasetError,
+    RunError,
+    ExportError,
+    EvaluationError,
+    InvalidBundle,
+    NonFiniteOutput,
+)
 EXIT_FAILED = 1
 EXIT_DIVERGED = 3
 EXIT_STOPPED = 130
@@ -46,16 +59,28 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "objective": OBJECTIVES,
     "penalty": PENALTIES,
     "augmentation policy": POLICIES,
+    "translator": TRANSLATORS,
+    "patch discriminator": PATCH_DISCRIMINATORS,
+    "tie": TIES,
 }
 
 
-def build(recipe: Recipe, data: Pictures) -> AbstractMethod:
-    """The recipe's networks, freshly initialised from its seed."""
+def build(recipe: Recipe, data: Data) -> AbstractMethod:
+    """The recipe's networks, freshly initialised from its seed.
+
+    Raises:
+        RecipeError: if the method does not learn from this kind of data.
+    """
+    method = lookup(METHODS, recipe.method, "method")
+    if not isinstance(data, method.Data):
+        raise RecipeError(
+            f"the method {recipe.method!r} learns from {method.Data.__name__.lower()}; the data set yields {data}"
+        )
     torch.manual_seed(recipe.seed)
-    return lookup(METHODS, recipe.method, "method")(recipe.components, data, recipe.compute)
+    return method(recipe.components, data, partial(recipe.data.load, "test"), recipe.compute)
 
 
-def restore(run: Run) -> tuple[Recipe, AbstractMethod, Pictures, int]:
+def restore(run: Run) -> tuple[Recipe, AbstractMethod, Data, int]:
     """A run's recipe, its networks as they were last saved (on the CPU), its data, and the images seen by then."""
     recipe = run.recipe()
     data = recipe.data.load("train")
@@ -76,13 +101,15 @@ def bring_data(arguments: argparse.Namespace) -> None:
         except TypeError as error:
             raise RecipeError(f"{arguments.name} has settings; name the recipe that holds them instead") from error
     folder = dataset.bring(arguments.source)
-    card = dataset.card(size=len(dataset.load("train")))
-    print(f"{card.name} {card.version}: {card.size:,} training pictures in {folder}")
+    shown, held_out = dataset.load("train"), dataset.load("test")
+    card = dataset.card(size=shown.size)
+    print(f"{card.name}, version {card.version}, in {folder}")
+    print(f"training: {shown}; held out: {held_out}")
     print(f"licence {card.licence}, {card.homepage}")
 
 
 def train(arguments: argparse.Namespace) -> None:
-    recipe = read_recipe(arguments.recipe)
+    recipe = read_recipe(arguments.recipe, dict(arguments.changes))
     if arguments.dry_run:
         print(recipe.to_toml(), end="")
         return
@@ -107,33 +134,56 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    target: Path = arguments.target
-    if (target / MANIFEST_FILE).exists():
-        manifest = Manifest.read(target)
-        assert manifest.latent is not None
-        recipe = parse_recipe(manifest.recipe, f"the recipe in {target / MANIFEST_FILE}")
-        _check_files(manifest, target)
-        shown, held_out = _splits(recipe, recipe.data.load("train"))
-        judge = Judge(target / JUDGE_FILE) if JUDGE_FILE in manifest.sha256 else judge_of(shown)
-        sampler = Sampler(open_graph(target / GENERATOR_FILE), manifest.latent)
-        print(table(evaluate(sampler, shown, held_out, judge, _protocol(arguments))))
-        return
-    run = Run(target)
-    recipe, method, data, nimg = restore(run)
-    shown, held_out = _splits(recipe, data)
-    judge = judge_of(shown)
-    with tempfile.TemporaryDirectory() as scratch:
-        graph = method.graph()
-        assert graph.latent is not None
-        write_onnx(graph.module, graph.inputs(2), OUTPUTS, Path(scratch) / GENERATOR_FILE)
-        sampler = Sampler(open_graph(Path(scratch) / GENERATOR_FILE), graph.latent)
-        metrics = evaluate(sampler, shown, held_out, judge, _protocol(arguments))
-    run.save_evaluation(nimg, metrics, judge.path)
-    print(table(metrics))
+    with tempfile.TemporaryDirectory(prefix="ganery-") as scratch:
+        subject, nimg = _open(arguments.target, arguments.direction, Path(scratch))
+        if arguments.back is not None:
+            subject = replace(subject, back=_open(arguments.back, None, Path(scratch))[0].run)
+        others = [_open(path, subject.direction, Path(scratch))[0] for path in arguments.against]
+        if subject.task not in EVALUATIONS:
+            raise EvaluationError(f"nobody knows yet how to measure what {subject.name} does: {subject.task}")
+        report = EVALUATIONS[subject.task].from_arguments(arguments).measure(subject, others)
+    if nimg is not None:
+        Run(arguments.target).save_evaluation(nimg, report, subject.direction)
+    print(table(report.metrics))
 
 
-def _protocol(arguments: argparse.Namespace) -> Protocol:
-    return Protocol(judged=arguments.judged, learnt_from=arguments.learnt_from)
+def write_comparison(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="ganery-") as scratch:
+        compare([_open(path, arguments.direction, Path(scratch))[0] for path in arguments.targets], arguments.to)
+    print(f"written: {arguments.to}")
+
+
+def _open(path: Path, direction: str | None, scratch: Path) -> tuple[Subject, int | None]:
+    """The generator of a bundle, or of a run's last state and the images seen by then; graphs go into `scratch`."""
+    if (path / MANIFEST_FILE).exists():
+        manifest = Manifest.read(path)
+        _check_files(manifest, path)
+        recipe = parse_recipe(manifest.recipe, f"the recipe in {path / MANIFEST_FILE}")
+        graph = open_graph(path / GENERATOR_FILE)
+        return Subject(path.name, manifest.task, recipe, graph, manifest.latent, manifest.direction, folder=path), None
+    recipe, method, _, nimg = restore(Run(path))
+    if not method.directions:
+        direction = None
+    graphs = {}
+    for way in _directions(path, method, direction):
+        description = method.graph(way)
+        file = scratch / f"{len(list(scratch.iterdir()))}.onnx"
+        write_onnx(description.module, description.inputs(2), OUTPUTS, file, free_axes=description.free_axes)
+        graphs[way] = (description, open_graph(file))
+    description, graph = graphs.pop(direction)
+    back = next((run for _, run in graphs.values()), None)
+    return Subject(path.name, description.task, recipe, graph, description.latent, direction, back), nimg
+
+
+def _directions(path: Path, method: AbstractMethod, direction: str | None) -> tuple[str | None, ...]:
+    """The directions that a run trained; `direction`, which is asked for, must be one of them.
+
+    Raises:
+        RunError: if it is not.
+    """
+    if method.directions and direction not in method.directions:
+        raise RunError(f"{path} trained several generators; say --direction {' or '.join(method.directions)}")
+    return method.directions or (None,)
 
 
 def _check_files(manifest: Manifest, folder: Path) -> None:
@@ -142,27 +192,24 @@ def _check_files(manifest: Manifest, folder: Path) -> None:
             raise InvalidBundle(f"{folder / name} is missing or not what the manifest says; nothing was measured")
 
 
-def _splits(recipe: Recipe, shown: Pictures) -> tuple[Pictures, Pictures]:
-    """(training, held-out) pictures that a judge can be trained on and asked about."""
-    if not shown.classes:
-        raise DatasetError("the data have no classes, and the judge is a classifier of them")
-    return shown, recipe.data.load("test")
-
-
 def write_bundle(arguments: argparse.Namespace) -> None:
     run, target = Run(arguments.run), arguments.to
     recipe, method, data, nimg = restore(run)
+    _directions(run.path, method, arguments.direction)
+    if arguments.direction is not None and not method.directions:
+        raise RunError(f"{run.path} trained one generator; leave --direction out")
     extra_files = [run.animation_file] if run.animation_file.exists() else []
-    if metrics := run.evaluation(nimg):
-        extra_files.append(run.judge_file)
+    if metrics := run.evaluation(nimg, arguments.direction):
+        extra_files += run.evaluation_files(arguments.direction)
     else:
         logger.warning("no numbers in the bundle: run python -m training evaluate %s first", run.path)
     parity = export(
         recipe,
         method,
         target,
+        direction=arguments.direction,
         bundle_version=arguments.version,
-        images=len(data),
+        images=data.size,
         metrics=metrics,
         extra_files=extra_files,
     )
@@ -193,25 +240,47 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("recipe", type=Path, help="a TOML file, for example training/recipes/fashion.toml")
     command.add_argument("--run", type=Path, help="the run's directory (default: runs/NAME)")
     command.add_argument("--hours", type=_positive, help="fit the schedule to this time, by the speed measured first")
+    command.add_argument(
+        "--set",
+        dest="changes",
+        type=_change,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another value for a key of the recipe, for example schedule.total_kimg=20; can be given several times",
+    )
     command.add_argument("--dry-run", action="store_true", help="print the resolved recipe and do nothing")
     command.set_defaults(command=train)
 
     command = commands.add_parser("evaluate", help="measure a run or a bundle on held-out data")
     command.add_argument("target", type=Path, metavar="RUN_OR_BUNDLE")
+    command.add_argument("--direction", help="of a run that trained two generators: ab or ba")
     command.add_argument(
-        "--judged", type=_count, default=10_000, help="samples shown to the judge (default: %(default)s)"
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN_OR_BUNDLE",
+        help="another generator of the same data whose numbers stand beside; can be given several times",
     )
     command.add_argument(
-        "--learnt-from",
-        type=_count,
-        help="samples for the classification accuracy score (default: as many as real ones)",
+        "--back", type=Path, metavar="BUNDLE", help="the generator of the other direction, for the way there and back"
     )
+    for task, evaluation in EVALUATIONS.items():
+        evaluation.add_arguments(command.add_argument_group(f"what can {task}"))
     command.set_defaults(command=measure)
+
+    command = commands.add_parser("compare", help="write tables and strips of translators side by side")
+    command.add_argument("targets", type=Path, nargs="+", metavar="RUN_OR_BUNDLE")
+    command.add_argument("--to", type=Path, required=True, metavar="docs/translation.md")
+    command.add_argument("--direction", help="of runs that trained two generators: ab or ba")
+    command.set_defaults(command=write_comparison)
 
     command = commands.add_parser("export", help="make a bundle of a run")
     command.add_argument("run", type=Path)
     command.add_argument("--to", type=Path, required=True, metavar="models/NAME")
     command.add_argument("--version", default="1", help="of the bundle (default: %(default)s)")
+    command.add_argument("--direction", help="of a run that trained two generators: ab or ba")
     command.set_defaults(command=write_bundle)
 
     command = commands.add_parser("list", help="what a recipe can choose from")
@@ -219,11 +288,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"{text} is too few; at least 2")
-    return value
+def _change(text: str) -> tuple[str, Any]:
+    """`table.key=value`; the value is TOML, or else a string as it stands."""
+    key, separator, value = text.partition("=")
+    if not separator or not all(key.split(".")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, as in schedule.batch_size=32")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
 
 
 def _positive(text: str) -> float:
@@ -247,7 +320,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         except loop.TrainingDiverged as diverged:
             logger.error("%s", diverged)
             return EXIT_DIVERGED
-        except (RecipeError, DatasetError, RunError, ExportError, InvalidBundle, NonFiniteOutput) as mistake:
+        except (
+            RecipeError,
+            DatasetError,
+            RunError,
+            ExportError,
+            EvaluationError,
+            InvalidBundle,
+            NonFiniteOutput,
+        ) as mistake:
             logger.error("%s", mistake)
             return EXIT_FAILED
     return 0

@@ -51,6 +51,15 @@ def colour(images: Tensor) -> Tensor:
     return mean + (images - mean) * (contrast + 0.5)
 
 
+def mirrored(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Row i of every tensor [N, ..., W] mirrored along its last axis, or of none: a toss for each row."""
+    toss = torch.rand(len(tensors[0])) < 0.5
+    return tuple(
+        torch.where(toss.to(tensor.device).view(-1, *[1] * (tensor.ndim - 1)), tensor.flip(-1), tensor)
+        for tensor in tensors
+    )
+
+
 POLICIES: dict[str, Callable[[Tensor], Tensor]] = {
     "colour": colour,
     "cutout": cutout,

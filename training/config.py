@@ -1,6 +1,5 @@
 """Building blocks of strict recipes: sections that refuse unknown keys, and choices out of a registry."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -54,7 +53,7 @@ def choice(registry: Mapping[str, type[Component]], kind: str, key: str = "name"
 
     def serialise(component: Any) -> dict[str, Any]:
         name = next(name for name, entry in registry.items() if type(component) is entry)
-        return {key: name, **dataclasses.asdict(component)}
+        return {key: name, **TypeAdapter(type(component)).dump_python(component, mode="json")}
 
     return GetPydanticSchema(
         lambda _source, _handler: core_schema.no_info_plain_validator_function(

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from service.golden import save_pixels, this_hardware
 from service.manifest import (
@@ -26,7 +27,7 @@ from service.manifest import (
     file_sha256,
 )
 from training import samples
-from training.graph import OUTPUTS, Graph, open_graph
+from training.graph import OUTPUTS, Graph, RunGraph, open_graph
 from training.methods import AbstractMethod
 from training.onnx_file import ExportError, write_onnx
 from training.recipe import Recipe
@@ -41,13 +42,15 @@ PROVIDER = "CPUExecutionProvider"
 
 @dataclass(frozen=True)
 class Parity:
-    """How far ONNX Runtime's pixels are from torch's at one batch size."""
+    """How far ONNX Runtime's pixels are from torch's at one batch size and one size of pictures."""
 
     batch: int
     levels: int
     """Largest difference, of 255."""
     share: float
     """Of the values that differ at all."""
+    size: tuple[int, ...] = ()
+    """Height and width of the pictures."""
 
     @property
     def holds(self) -> bool:
@@ -55,24 +58,32 @@ class Parity:
 
     def __str__(self) -> str:
         verdict = "ok" if self.holds else "FAILS"
-        return f"batch {self.batch:>3}: at most {self.levels} level(s) on {self.share:.4%} of the values  {verdict}"
+        size = " x ".join(map(str, self.size))
+        differences = f"at most {self.levels} level(s) on {self.share:.4%} of the values"
+        return f"{size}, batch {self.batch:>3}: {differences}  {verdict}"
 
 
 def check_parity(graph: Graph, path: Path) -> list[Parity]:
-    """Compare torch with ONNX Runtime on the same rows, fed in batches of several sizes."""
+    """Compare torch with ONNX Runtime on the same rows, fed in batches of several lengths, and on pictures of all sizes
+    that the graph shows it.
+    """
     run = open_graph(path)
-    inputs = graph.inputs(PARITY_ROWS)
+    results = [_parity(graph, run, graph.inputs(PARITY_ROWS), batch) for batch in PARITY_BATCHES]
+    for inputs in graph.other_inputs:
+        rows = len(next(iter(inputs.values())))
+        results += [_parity(graph, run, inputs, batch) for batch in PARITY_BATCHES if batch <= rows]
+    return results
+
+
+def _parity(graph: Graph, run: RunGraph, inputs: dict[str, Tensor], batch: int) -> Parity:
     with torch.no_grad():
         expected = graph.module(**inputs)[0].numpy().astype(np.int16)
-    results = []
-    for batch in PARITY_BATCHES:
-        parts = [
-            run({name: tensor[start : start + batch].numpy() for name, tensor in inputs.items()})
-            for start in range(0, PARITY_ROWS, batch)
-        ]
-        difference = np.abs(np.concatenate(parts).astype(np.int16) - expected)
-        results.append(Parity(batch, int(difference.max()), float((difference > 0).mean())))
-    return results
+    parts = [
+        run({name: tensor[start : start + batch].numpy() for name, tensor in inputs.items()})
+        for start in range(0, len(expected), batch)
+    ]
+    difference = np.abs(np.concatenate(parts).astype(np.int16) - expected)
+    return Parity(batch, int(difference.max()), float((difference > 0).mean()), tuple(expected.shape[1:-1]))
 
 
 def export(
@@ -84,6 +95,7 @@ def export(
     images: int,
     metrics: dict[str, Metric],
     extra_files: Sequence[Path] = (),
+    direction: str | None = None,
 ) -> list[Parity]:
     """Write the bundle `target`; its last part is the bundle's name. An older one is moved aside and deleted once
     the new one stands.
@@ -92,16 +104,17 @@ def export(
         images: how many the generator was trained on.
         metrics: what was measured of these very weights.
         extra_files: copied in under their own names.
+        direction: which of the method's `directions`; None if it has none.
 
     Returns:
-        The parity of every batch size, all of which hold.
+        The parity of every batch size and size of pictures, all of which hold.
 
     Raises:
         ExportError: if torch and ONNX Runtime disagree; nothing is written then.
     """
-    graph = method.graph()
+    graph = method.graph(direction)
     with _written_aside(target) as folder:
-        write_onnx(graph.module, graph.inputs(2), OUTPUTS, folder / GENERATOR_FILE)
+        write_onnx(graph.module, graph.inputs(2), OUTPUTS, folder / GENERATOR_FILE, free_axes=graph.free_axes)
         parity = check_parity(graph, folder / GENERATOR_FILE)
         if not all(result.holds for result in parity):
             raise ExportError(
@@ -113,13 +126,14 @@ def export(
         manifest = Manifest(
             name=target.name,
             version=bundle_version,
-            task=method.task,
+            task=graph.task,
             sha256={GENERATOR_FILE: file_sha256(folder / GENERATOR_FILE)},
             latent=graph.latent,
             classes=graph.classes,
             input=graph.input,
             output=graph.output,
             recipe=recipe.resolved(),
+            direction=direction,
             data=(recipe.data.card(size=images),),
             licence=recipe.licence,
             metrics=metrics,
@@ -127,8 +141,8 @@ def export(
         )
         run = open_graph(folder / GENERATOR_FILE)
         samples.save(samples.sheet(graph.sheet(run)), folder / SAMPLES_FILE)
-        golden, golden_pixels = graph.golden(run)
-        save_pixels(golden_pixels, folder / GOLDEN_FILE)
+        golden, golden_arrays = graph.golden(run)
+        save_pixels(folder / GOLDEN_FILE, **golden_arrays)
         write_manifest(
             manifest.model_copy(
                 update={

@@ -3,8 +3,8 @@
 A method describes its graph; `export.py` writes, compares and hashes any of them.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from service import latents
 from service.errors import NonFiniteOutput
-from service.manifest import Golden, Latent, Picture
+from service.manifest import Golden, Latent, Picture, SourcePicture, Task
 from training.layers import as_bytes, is_finite
 from training.samples import MAX_ROWS, pixels_sha256
 
@@ -34,6 +34,7 @@ GOLDEN_CLASSES = 100
 class Graph:
     """What becomes `generator.onnx`, and what the manifest says of it."""
 
+    task: Task
     module: nn.Module
     """Takes `inputs` by name and returns `OUTPUTS`: uint8 [N, H, W, C], and bool [N], false if there is no picture."""
     inputs: Callable[[int], dict[str, Tensor]]
@@ -41,9 +42,13 @@ class Graph:
     output: Picture
     sheet: Callable[[RunGraph], NDArray[np.uint8]]
     """Pictures [rows, columns, H, W, C] for `samples.png`."""
-    golden: Callable[[RunGraph], tuple[tuple[Golden, ...], NDArray[np.uint8]]]
-    """Samples that every faithful runtime makes again, and their pixels [N, H, W, C]."""
-    input: Picture | None = None
+    golden: Callable[[RunGraph], tuple[tuple[Golden, ...], dict[str, NDArray[np.uint8]]]]
+    """Samples that every faithful runtime makes again, and what `golden.npz` holds: `pixels` and, if any, `images`."""
+    other_inputs: tuple[dict[str, Tensor], ...] = ()
+    """Further rows of input, each of a size of its own, on which the exported graph must agree with `module`."""
+    free_axes: Mapping[str, Mapping[int, tuple[str, int]]] = field(default_factory=dict)
+    """Input -> axis -> name of its size and what that must be a multiple of; the first axis is always free."""
+    input: SourcePicture | None = None
     latent: Latent | None = None
     classes: tuple[str, ...] | None = None
 
@@ -121,7 +126,7 @@ def sampling_graph(generator: nn.Module, z_dim: int, classes: tuple[str, ...], o
         pixels = Sampler(run, latent)(seeds, np.repeat(np.arange(rows), SHEET_COLUMNS))
         return pixels.reshape(rows, SHEET_COLUMNS, *pixels.shape[1:])
 
-    def golden(run: RunGraph) -> tuple[tuple[Golden, ...], NDArray[np.uint8]]:
+    def golden(run: RunGraph) -> tuple[tuple[Golden, ...], dict[str, NDArray[np.uint8]]]:
         """The same few seeds of every class."""
         shown = min(num_classes, GOLDEN_CLASSES)
         labels = np.repeat(np.arange(shown), len(GOLDEN_SEEDS))
@@ -131,9 +136,10 @@ def sampling_graph(generator: nn.Module, z_dim: int, classes: tuple[str, ...], o
             Golden(seed=int(seed), label=int(label) if classes else None, pixels_sha256=pixels_sha256(picture))
             for seed, label, picture in zip(seeds, labels, pixels, strict=True)
         )
-        return goldens, pixels
+        return goldens, {"pixels": pixels}
 
     return Graph(
+        task="generate",
         module=SampledGenerator(generator),
         inputs=inputs,
         output=output,

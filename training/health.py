@@ -16,6 +16,13 @@ class Symptom:
     """What it means and what to try; `{value}` is filled in."""
 
 
+OVERPOWERED = Symptom(
+    scalar="logits/real_above_fake",
+    is_ill=lambda share: share > 0.98,
+    advice="D puts {value:.1%} of real pictures above their fakes, so G's gradient fades. Try: a larger r1/r2 "
+    "weight, a lower discriminator learning rate, a smaller discriminator, or [augment] if the data are few.",
+)
+
 PATIENCE = 3
 """Reports in a row that must show a symptom: one bad report is noise, and an untrained generator always looks ill."""
 

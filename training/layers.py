@@ -17,6 +17,29 @@ class Upsample2x(nn.Module):
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def initialise(module: nn.Module, leak: float = 0.2) -> None:
+    """He et al. 2015 (arXiv:1502.01852), for the leaky ReLU; biases zero."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, a=leak)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class Shift(nn.Module):
+    """Adds a linear map of z to every place of maps: what z as further channels does to the next convolution."""
+
+    def __init__(self, z_dim: int, channels: int) -> None:
+        super().__init__()
+        self.of_z = nn.Linear(z_dim, channels) if z_dim else None
+
+    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """Maps [N, C, H, W] and latents [N, z_dim]; unchanged if there is no z."""
+        if self.of_z is None or z is None:
+            return x
+        shift: Tensor = self.of_z(z)
+        return x + shift[:, :, None, None]
+
+
 def as_bytes(images: Tensor) -> Tensor:
     """Images [N, C, H, W] in [-1, 1] as uint8 [N, H, W, C]: clamped, rounded half to even."""
     levels = torch.round((images.clamp(-1, 1) + 1) * 127.5)

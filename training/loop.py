@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from training import checkpoint, samples
-from training.datasets import Pictures
+from training.datasets import Data
 from training.health import Health, non_finite
 from training.methods import AbstractMethod, Draw, Progress
 from training.recipe import Recipe, Schedule
@@ -92,7 +92,7 @@ class Averages:
         return means
 
 
-def train(recipe: Recipe, data: Pictures, method: AbstractMethod, run: Run) -> None:
+def train(recipe: Recipe, data: Data, method: AbstractMethod, run: Run) -> None:
     """Train from wherever `run` stands to the end of the schedule.
 
     Raises:
@@ -155,7 +155,7 @@ def train(recipe: Recipe, data: Pictures, method: AbstractMethod, run: Run) -> N
     run.animate()
 
 
-def drawing(data: Pictures, sampler: EpochSampler, device: torch.device) -> Draw:
+def drawing(data: Data, sampler: EpochSampler, device: torch.device) -> Draw:
     """Batches of `data` on the device, in the sampler's order."""
     return lambda: tuple(tensor.to(device) for tensor in data.batch(sampler.draw()))
 
@@ -174,7 +174,7 @@ def due(every_kimg: float, nimg: int, schedule: Schedule) -> bool:
     return nimg // every > (nimg - schedule.batch_size) // every
 
 
-def roll_back(state: State, run: Run, data: Pictures, bad: list[str]) -> None:
+def roll_back(state: State, run: Run, data: Data, bad: list[str]) -> None:
     """Return to the last saved state, once in a run's life, and go on with other random numbers."""
     what = f"{', '.join(bad)} became NaN or infinite before {state.nimg} images"
     advice = state.method.advice_on_nan
@@ -208,7 +208,7 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def images_per_second(recipe: Recipe, data: Pictures, method: AbstractMethod) -> float:
+def images_per_second(recipe: Recipe, data: Data, method: AbstractMethod) -> float:
     """Measured speed of training steps; `method` is spent afterwards."""
     schedule = recipe.schedule
     draw = drawing(data, EpochSampler(len(data), schedule.batch_size, recipe.seed), recipe.compute.torch_device)

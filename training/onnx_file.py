@@ -5,14 +5,17 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
 
 OPSET = 20
+MAX_SIDE = 1 << 13
 # A generator must be a function of its inputs, and nothing that behaves otherwise while training may remain.
 FORBIDDEN_OPS = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Dropout"}
 
@@ -21,12 +24,26 @@ class ExportError(Exception):
     """A network that cannot become a bundle; the message says why."""
 
 
-def write_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], path: Path) -> None:
+def _size(name: str, multiple_of: int) -> Any:
+    """A dynamic size; the file says `4*height` of one that must be a multiple of 4."""
+    size = torch.export.Dim(name, min=1, max=MAX_SIDE // multiple_of)
+    return size if multiple_of == 1 else multiple_of * size
+
+
+def write_onnx(
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    outputs: Sequence[str],
+    path: Path,
+    *,
+    free_axes: Mapping[str, Mapping[int, tuple[str, int]]] = MappingProxyType({}),
+) -> None:
     """Export a module in evaluation mode and check the file; written aside, then moved.
 
     Args:
         inputs: forward's arguments by name, two rows each; the first axis becomes dynamic.
         outputs: names of what forward returns.
+        free_axes: input -> axis -> name of its size and what that must be a multiple of; these become dynamic too.
 
     Raises:
         ExportError: if a weight is not finite, the graph draws random numbers, or it is not a valid ONNX model.
@@ -36,6 +53,9 @@ def write_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[s
         raise ExportError(f"NaN or infinity in {', '.join(broken[:5])}; go back to a state before the run diverged")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nobody needs here
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    shapes = {
+        name: {0: batch, **{axis: _size(*size) for axis, size in free_axes.get(name, {}).items()}} for name in inputs
+    }
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # torch's exporter warns of its own future
         program = torch.onnx.export(
@@ -43,7 +63,7 @@ def write_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[s
             (),
             kwargs=inputs,
             dynamo=True,
-            dynamic_shapes={name: {0: batch} for name in inputs},
+            dynamic_shapes=shapes,
             input_names=list(inputs),
             output_names=list(outputs),
             opset_version=OPSET,

@@ -6,7 +6,11 @@ A penalty knows nothing of its weight or how often it is applied; a recipe's `[[
 from collections.abc import Callable
 
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor
+
+from training.config import Section, lookup
+from training.schedules import Anneal
 
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]
 Penalty = Callable[[Discriminator, Tensor, Tensor, Tensor | None], Tensor]
@@ -40,3 +44,23 @@ PENALTIES: dict[str, Penalty] = {
     "r1": r1,
     "r2": r2,
 }
+
+
+class PenaltyConfig(Section):
+    """An entry of `[[penalties]]`."""
+
+    name: str
+    weight: Anneal
+    """Gamma. R1 and R2 carry the factor 1/2 themselves."""
+    every: int = Field(default=1, ge=1)
+    """Lazy: applied every so many discriminator steps, and then that many times as heavily.
+
+    Reference: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 2019,
+    arXiv:1912.04958, appendix B.
+    """
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        lookup(PENALTIES, name, "penalty")
+        return name

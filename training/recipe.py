@@ -1,7 +1,9 @@
 """A recipe: everything about a run that is decided before its first step."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import tomli_w
@@ -87,14 +89,44 @@ def parse_recipe(tables: dict[str, Any], origin: str) -> Recipe:
         raise RecipeError(f"{origin} cannot be trained:\n{faults}") from error
 
 
-def read_recipe(path: Path) -> Recipe:
+def changed(tables: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The tables with another value at a dotted key, `schedule.batch_size`; a number counts through a list of tables.
+
+    Raises:
+        RecipeError: if the way to the key leads through what is no table.
+    """
+    first, _, rest = key.partition(".")
+    if not rest:
+        return {**tables, first: value}
+    inner = tables.get(first, {})
+    if isinstance(inner, list):
+        number, _, further = rest.partition(".")
+        if not number.isdecimal() or int(number) >= len(inner) or not further:
+            raise RecipeError(f"{first} is a list of {len(inner)} tables; say {first}.0.KEY, and so on")
+        return {**tables, first: [
+            changed(table, further, value) if index == int(number) else table for index, table in enumerate(inner)
+        ]}  # fmt: skip
+    if not isinstance(inner, dict):
+        raise RecipeError(f"{first} is {inner!r} and no table, so there is no {key} to set")
+    return {**tables, first: changed(inner, rest, value)}
+
+
+def read_recipe(path: Path, changes: Mapping[str, Any] = MappingProxyType({})) -> Recipe:
     """A recipe from its TOML file.
+
+    Args:
+        changes: values that replace those of the file, by dotted key.
 
     Raises:
         RecipeError: if it cannot be read or breaks the rules.
     """
     try:
-        return parse_recipe(tomllib.loads(path.read_text()), str(path))
+        tables = tomllib.loads(path.read_text())
+        for key, value in changes.items():
+            tables = changed(tables, key, value)
+        return parse_recipe(
+            tables, " with ".join([str(path), *(f"{key} = {value!r}" for key, value in changes.items())])
+        )
     except OSError as error:
         raise RecipeError(f"cannot read {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:

@@ -12,9 +12,11 @@ from PIL import Image
 
 from service.manifest import Metric
 from training import checkpoint, samples
-from training.datasets import Pictures
-from training.judge import JUDGE_FILE
+from training.datasets import Data
+from training.evaluation.base import Report
 from training.recipe import Recipe, read_recipe
+
+EVALUATION_FILE = "evaluation.json"
 
 
 class RunError(Exception):
@@ -32,8 +34,6 @@ class Run:
         self.previews = path / "samples"
         self.animation_file = path / "progress.webp"
         self.tensorboard = path / "tensorboard"
-        self.evaluation_file = path / "evaluation.json"
-        self.judge_file = path / JUDGE_FILE
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -81,7 +81,7 @@ class Run:
         Raises:
             RunError: if anything else differs, naming it.
         """
-        ours, theirs = (_flat(r.resolved()) for r in (self.recipe(), recipe))
+        ours, theirs = (flat(r.resolved()) for r in (self.recipe(), recipe))
         differing = sorted(
             key
             for key in ours.keys() | theirs.keys()
@@ -97,19 +97,19 @@ class Run:
     def save_state(self, state: dict[str, Any]) -> None:
         checkpoint.save(state, self.state_file)
 
-    def load_state(self, data: Pictures) -> dict[str, Any] | None:
+    def load_state(self, data: Data) -> dict[str, Any] | None:
         """The last saved state, or None before the first.
 
         Raises:
-            RunError: if it was trained on other pictures, labels or classes than `data`.
+            RunError: if it was trained on other data than `data`.
         """
         if not self.state_file.exists():
             return None
         state = checkpoint.load(self.state_file)
         if state["data"] != data.fingerprint:
             raise RunError(
-                f"the data are not those that {self.path} was started with ({len(data)} pictures now, of classes "
-                f"{', '.join(data.classes) or 'none'}). Bring those back, or start anew with --run."
+                f"the data are not those that {self.path} was started with (now they are {data}). "
+                "Bring those back, or start anew with --run."
             )
         return state
 
@@ -141,33 +141,46 @@ class Run:
         """Previews in order of time."""
         return sorted(self.previews.glob("[0-9]*.png"))
 
-    def save_evaluation(self, nimg: int, metrics: dict[str, Metric], judge: Path) -> None:
-        """Keep what was measured of the weights at `nimg`, with the judge that measured it."""
-        self.evaluation_file.unlink(missing_ok=True)  # never old numbers beside a new judge
-        aside = self.judge_file.with_suffix(".writing")
-        shutil.copyfile(judge, aside)
-        aside.replace(self.judge_file)
-        values = {name: metric.model_dump() for name, metric in metrics.items()}
-        aside = self.evaluation_file.with_suffix(".writing")
-        aside.write_text(json.dumps({"nimg": nimg, "metrics": values}, indent=2))
-        aside.replace(self.evaluation_file)
+    def save_evaluation(self, nimg: int, report: Report, direction: str | None = None) -> None:
+        """Keep what was measured of the weights at `nimg`, with the files that belong to it."""
+        folder = self._evaluation_folder(direction)
+        aside = folder.with_name(f".{folder.name}.writing")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        for name, file in report.files.items():
+            shutil.copyfile(file, aside / name)
+        for name, picture in report.pictures.items():
+            samples.save(picture, aside / name)
+        values = {name: metric.model_dump() for name, metric in report.metrics.items()}
+        (aside / EVALUATION_FILE).write_text(json.dumps({"nimg": nimg, "metrics": values}, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)  # never old numbers beside a new judge
+        aside.replace(folder)
 
-    def evaluation(self, nimg: int) -> dict[str, Metric]:
+    def evaluation(self, nimg: int, direction: str | None = None) -> dict[str, Metric]:
         """What was measured of the weights at `nimg`; empty if nothing was, or only of others."""
-        if not self.evaluation_file.exists():
+        file = self._evaluation_folder(direction) / EVALUATION_FILE
+        if not file.exists():
             return {}
-        kept = json.loads(self.evaluation_file.read_text())
+        kept = json.loads(file.read_text())
         if kept["nimg"] != nimg:
             return {}
         return {name: Metric.model_validate(value) for name, value in kept["metrics"].items()}
+
+    def evaluation_files(self, direction: str | None = None) -> list[Path]:
+        """What goes into the bundle with the numbers."""
+        folder = self._evaluation_folder(direction)
+        return sorted(file for file in folder.iterdir() if file.name != EVALUATION_FILE)
+
+    def _evaluation_folder(self, direction: str | None) -> Path:
+        return self.path / ("evaluation" if direction is None else f"evaluation-{direction}")
 
     def animate(self) -> None:
         samples.animate(self.sheets(), self.animation_file)
 
 
-def _flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in tables.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found

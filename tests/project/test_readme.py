@@ -10,7 +10,7 @@ from service.manifest import Manifest
 from service.routes import ROUTES
 from service.settings import Settings
 from training.__main__ import RECIPES, REGISTRIES
-from training.evaluate import table
+from training.evaluation import table
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -27,7 +27,7 @@ def with_golden(make_bundle):
         bundle = Bundle.load(directory)
         pixels = np.stack([bundle.picture(bundle.sample(seed=seed)) for seed in SEEDS])
         pixels[1, 0, 0, 0] += shift
-        save_pixels(pixels, directory / GOLDEN_FILE)
+        save_pixels(directory / GOLDEN_FILE, pixels)
         if content is not None:
             (directory / GOLDEN_FILE).write_bytes(content)
         changes = {

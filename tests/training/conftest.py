@@ -26,6 +26,31 @@ TINY: dict[str, Any] = {
 }
 
 
+TRANSLATING: dict[str, Any] = {
+    "name": "tiny",
+    "seed": 3,
+    "schedule": TINY["schedule"],
+    "compute": {"device": "cpu"},
+    "discriminator": {"architecture": "patch", "field": 16, "base_channels": 2},
+    "objective": {"name": "relativistic"},
+    "penalties": [{"name": "r1", "weight": 0.1, "every": 2}],
+    "augment": {"policies": ["translation", "cutout"]},
+    "mirror": True,
+}
+PAIRED: dict[str, Any] = {
+    **TRANSLATING,
+    "method": "paired",
+    "generator": {"architecture": "unet", "base_channels": 2, "halvings": 2, "z_dim": 3},
+}
+UNPAIRED: dict[str, Any] = {
+    **TRANSLATING,
+    "method": "unpaired",
+    "generator": {"architecture": "resnet", "base_channels": 2, "blocks": 1},
+    "tie": {"name": "cycle"},
+    "pool_size": 5,
+}
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache."""
@@ -56,3 +81,37 @@ def tables(pictures: Path) -> dict[str, Any]:
 @pytest.fixture
 def recipe(tables: dict[str, Any]) -> Recipe:
     return parse_recipe(tables, "the test's recipe")
+
+
+@pytest.fixture(scope="session")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders A and B of 16 x 16 pictures in colour: a square somewhere on white, and the same square inverted."""
+    root = tmp_path_factory.mktemp("sides")
+    rng = np.random.default_rng(0)
+    for name in "AB":
+        (root / name).mkdir()
+    for index in range(60):
+        pixels = np.full((16, 16, 3), 255, np.uint8)
+        top, left = rng.integers(0, 10, 2)
+        pixels[top : top + 6, left : left + 6] = rng.integers(0, 200, 3)
+        Image.fromarray(pixels).save(root / "A" / f"{index:03d}.png")
+        Image.fromarray(255 - pixels).save(root / "B" / f"{index:03d}.png")
+    return root
+
+
+@pytest.fixture
+def paired_tables(sides: Path) -> dict[str, Any]:
+    data = {"name": "pair-folders", "path": str(sides), "size": 16, "held_out": 0.2}
+    return {**copy.deepcopy(PAIRED), "data": data}
+
+
+@pytest.fixture
+def unpaired_tables(sides: Path) -> dict[str, Any]:
+    data = {"name": "two-folders", "a": str(sides / "A"), "b": str(sides / "B"), "size": 16, "held_out": 0.2}
+    return {**copy.deepcopy(UNPAIRED), "data": data}
+
+
+@pytest.fixture(params=["paired", "unpaired"])
+def translating(request: pytest.FixtureRequest) -> Recipe:
+    """A recipe of every method that translates."""
+    return parse_recipe(request.getfixturevalue(f"{request.param}_tables"), "the test's recipe")

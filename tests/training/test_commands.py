@@ -53,7 +53,10 @@ def test_hours_fit_the_schedule_and_are_kept_on_resume(recipe_file, tmp_path, mo
         (["train", "absent.toml"], "cannot read absent.toml"),
         (["export", "absent", "--to", "models/x"], "absent holds no run"),
         (["evaluate", "absent"], "absent holds no run"),
-        (["data", "fashion"], "unknown data set 'fashion'; available: fashion-mnist, image-folder"),
+        (
+            ["data", "fashion"],
+            "unknown data set 'fashion'; available: edges, emoji, emoji-domains, fashion-mnist, fluent, image-folder",
+        ),
         (["data", "image-folder"], "has settings; name the recipe"),
     ],
 )

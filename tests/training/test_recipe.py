@@ -6,11 +6,20 @@ import torch
 
 from training.__main__ import RECIPES, build
 from training.config import RecipeError
-from training.datasets import Pictures
-from training.methods import Progress
+from training.datasets import Domains, Pairs, Pictures
+from training.methods import METHODS, Progress
 from training.recipe import parse_recipe, read_recipe
 
 SHIPPED = sorted(RECIPES.glob("*.toml"))
+
+GREY, COLOUR = (torch.zeros(8, channels, size, size, dtype=torch.uint8) for channels, size in ((1, 28), (3, 64)))
+KEYS = tuple("abcdefgh")
+STAND_INS = {
+    Pictures: Pictures(GREY, torch.arange(8), tuple("abcdefghij")),
+    Pairs: Pairs(COLOUR, COLOUR + 200, KEYS),
+    Domains: Domains(COLOUR, COLOUR + 200, KEYS, KEYS),
+}
+"""Data of each kind that a method can learn from, in the size of the shipped recipes."""
 
 
 def test_a_resolved_recipe_reads_back_as_itself(recipe):
@@ -28,7 +37,7 @@ def test_every_default_is_written_out(recipe):
     ("change", "complaint"),
     [
         ({"objectiv": {"name": "hinge"}}, "unknown objectiv; allowed here: .*objective"),
-        ({"method": "adversarail"}, "unknown method 'adversarail'; available: adversarial"),
+        ({"method": "adversarail"}, "unknown method 'adversarail'; available: adversarial, paired, unpaired"),
         ({"objective": {"name": "hing"}}, "unknown objective 'hing'; available: hinge, non_saturating, relativistic"),
         ({"penalties": [{"name": "r3", "weight": 1}]}, "unknown penalty 'r3'; available: r1, r2"),
         ({"schedule": {"total_kimg": -1}}, "greater than 0"),
@@ -41,6 +50,35 @@ def test_a_faulty_recipe_is_refused_before_anything_is_trained(tables, change, c
         parse_recipe({**tables, **change}, "the recipe")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "where"),
+    [
+        ("seed", 9, lambda recipe: recipe.seed),
+        ("schedule.batch_size", 4, lambda recipe: recipe.schedule.batch_size),
+        ("penalties.1.weight", 0.7, lambda recipe: recipe.components.penalties[1].weight.start),
+        ("ema.halflife_kimg", 3.0, lambda recipe: recipe.components.ema.halflife_kimg),
+    ],
+)
+def test_a_key_can_be_given_another_value(recipe, tmp_path, key, value, where):
+    (tmp_path / "tiny.toml").write_text(recipe.to_toml())
+    assert where(read_recipe(tmp_path / "tiny.toml", {key: value})) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "complaint"),
+    [
+        ("schedule.batch", "schedule.batch"),
+        ("seed.of", "seed is 3 and no table"),
+        ("penalties.5.weight", "a list of 2 tables"),
+        ("penalties.weight", "say penalties.0.KEY"),
+    ],
+)
+def test_a_key_that_is_none_cannot(recipe, tmp_path, key, complaint):
+    (tmp_path / "tiny.toml").write_text(recipe.to_toml())
+    with pytest.raises(RecipeError, match=complaint):
+        read_recipe(tmp_path / "tiny.toml", {key: 1})
+
+
 def test_files_that_are_no_recipes(tmp_path):
     with pytest.raises(RecipeError, match="cannot read"):
         read_recipe(tmp_path / "absent.toml")
@@ -50,9 +88,10 @@ def test_files_that_are_no_recipes(tmp_path):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_recipe_takes_a_step(path: Path):
+def test_every_shipped_recipe_takes_a_step(path: Path, monkeypatch):
     recipe = read_recipe(path)
-    data = Pictures(torch.zeros(8, 1, 28, 28, dtype=torch.uint8), torch.arange(8) % 10, tuple("abcdefghij"))
+    data = STAND_INS[METHODS[recipe.method].Data]
+    monkeypatch.setattr(type(recipe.data), "load", lambda *_: data)
     method = build(recipe, data)
     scalars = method.step(lambda: data.batch(torch.arange(8)), Progress(0, 1000, 8))
     assert all(value.isfinite() for value in scalars.values())

@@ -1,7 +1,16 @@
 """Architectures: how networks are built. A recipe's `architecture` is a key of one of these."""
 
-from training.architectures import dcgan
-from training.architectures.base import DiscriminatorConfig, Generator, GeneratorConfig, PictureShape
+from training.architectures import dcgan, patch, resnet, unet
+from training.architectures.base import (
+    DiscriminatorConfig,
+    Generator,
+    GeneratorConfig,
+    PatchDiscriminator,
+    PatchDiscriminatorConfig,
+    PictureShape,
+    Translator,
+    TranslatorConfig,
+)
 
 GENERATORS: dict[str, type[GeneratorConfig]] = {
     "dcgan": dcgan.DCGANGeneratorConfig,
@@ -11,4 +20,26 @@ DISCRIMINATORS: dict[str, type[DiscriminatorConfig]] = {
     "dcgan": dcgan.DCGANDiscriminatorConfig,
 }
 
-__all__ = ["DISCRIMINATORS", "GENERATORS", "DiscriminatorConfig", "Generator", "GeneratorConfig", "PictureShape"]
+TRANSLATORS: dict[str, type[TranslatorConfig]] = {
+    "resnet": resnet.ResNetConfig,
+    "unet": unet.UNetConfig,
+}
+
+PATCH_DISCRIMINATORS: dict[str, type[PatchDiscriminatorConfig]] = {
+    "patch": patch.PatchConfig,
+}
+
+__all__ = [
+    "DISCRIMINATORS",
+    "GENERATORS",
+    "PATCH_DISCRIMINATORS",
+    "TRANSLATORS",
+    "DiscriminatorConfig",
+    "Generator",
+    "GeneratorConfig",
+    "PatchDiscriminator",
+    "PatchDiscriminatorConfig",
+    "PictureShape",
+    "Translator",
+    "TranslatorConfig",
+]

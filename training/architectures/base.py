@@ -2,10 +2,14 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
 from training.config import Component
+
+Sizes = Literal["any", "fixed"]
+"""Whether a graph takes items of other sizes than it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,46 @@ class DiscriminatorConfig(Component, ABC):
     @abstractmethod
     def build(self, shape: PictureShape) -> Discriminator:
         """A freshly initialised network; raises RecipeError if the shape does not suit it."""
+
+
+class Translator(nn.Module, ABC):
+    """x[, z] -> x' of the same extent, in which every place depends on a neighbourhood of known size alone.
+
+    No statistics over a whole item enter, so that a large one can be translated in tiles without a seam.
+    """
+
+    z_dim: int
+    """0 if it takes no z."""
+    multiple_of: int
+    """Every extent must be a multiple of this."""
+    halo: int
+    """What lies further than this from a place has no influence on it."""
+    sizes: Sizes
+
+    @abstractmethod
+    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """Items [N, C', ...] in [-1, 1] of sources [N, C, ...] in [-1, 1] and latents [N, z_dim]."""
+
+
+class TranslatorConfig(Component, ABC):
+    """The `[generator]` table of a method that translates."""
+
+    @abstractmethod
+    def build(self, source: tuple[int, ...], target: tuple[int, ...]) -> Translator:
+        """A freshly initialised network for items of these shapes [C, ...]; raises RecipeError if they do not suit."""
+
+
+class PatchDiscriminator(nn.Module, ABC):
+    """x -> a logit for each patch of it."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Unbounded logits [N, 1, ...] of items [N, C, ...] in [-1, 1]."""
+
+
+class PatchDiscriminatorConfig(Component, ABC):
+    """The `[discriminator]` table of a method that translates."""
+
+    @abstractmethod
+    def build(self, shape: tuple[int, ...]) -> PatchDiscriminator:
+        """A freshly initialised network for items of this shape [C, ...]; raises RecipeError if it does not suit."""

@@ -23,7 +23,7 @@ from training.architectures.base import (
     PictureShape,
 )
 from training.config import RecipeError
-from training.layers import ProjectionHead, Upsample2x
+from training.layers import ProjectionHead, Upsample2x, initialise
 
 LEAK = 0.2
 
@@ -42,14 +42,6 @@ def _pyramid(size: int) -> tuple[int, int]:
 def _widths(base_channels: int, max_channels: int, levels: int) -> list[int]:
     """Channels of each level, the full resolution first."""
     return [min(base_channels * 2**level, max_channels) for level in range(levels)]
-
-
-def _initialise(module: nn.Module) -> None:
-    """He et al. 2015 (arXiv:1502.01852), for the leaky ReLU; biases zero."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.kaiming_normal_(module.weight, a=LEAK)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,7 @@ class DCGANGenerator(Generator):
         layers += [nn.Conv2d(widths[-1], widths[-1], 3, padding=1), nn.LeakyReLU(LEAK)]
         self.body = nn.Sequential(*layers)
         self.to_image = nn.Conv2d(widths[-1], shape.channels, 3, padding=1)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
         if self.embedding is not None:
@@ -119,7 +111,7 @@ class DCGANDiscriminator(Discriminator):
         self.body = nn.Sequential(*layers)
         self.to_features = nn.Linear(widths[-1] * smallest**2, config.feature_dim)
         self.head = ProjectionHead(config.feature_dim, shape.num_classes)
-        self.apply(_initialise)
+        self.apply(initialise)
         if config.spectral_norm:
             for module in self.modules():
                 if isinstance(module, nn.Conv2d | nn.Linear):

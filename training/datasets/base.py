@@ -3,6 +3,7 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,9 @@ from training.config import Component
 
 Split = Literal["train", "test"]
 
+BACKGROUND = (255, 255, 255)
+"""Red, green and blue that every data set shows where a picture is transparent, and every exported manifest names."""
+
 
 class DatasetError(Exception):
     """Data that are missing, damaged or not what they should be; the message says what to do."""
@@ -28,9 +32,50 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ganery"
 
 
+class Data(ABC):
+    """A split in memory, as the loop and the methods see it: batches are turned into floats when they are drawn."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Items of an epoch: what `batch` takes indices of."""
+
+    @property
+    def size(self) -> int:
+        """Items that a generator trained on these data has seen."""
+        return len(self)
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """How many of what, for messages: `60 pictures of the classes left, right`."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Sha256 over all that training sees: other data have another one."""
+
+    @abstractmethod
+    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """The tensors that a method's step is given for indices int64 [N].
+
+        Whatever it draws at random comes from torch's global CPU generator, whose state a run saves.
+        """
+
+
+def as_floats(items: Tensor) -> Tensor:
+    """float32 in [-1, 1] of uint8; what is float32 already is taken to be in [-1, 1]."""
+    return items if items.dtype == torch.float32 else items.to(torch.float32).div_(127.5).sub_(1)
+
+
+def _fingerprint(tensors: Sequence[Tensor], names: object) -> str:
+    digest = hashlib.sha256(repr(([tuple(tensor.shape) for tensor in tensors], names)).encode())
+    for tensor in tensors:
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
-class Pictures:
-    """Square pictures in memory, as bytes: a batch is turned into floats when it is drawn."""
+class Pictures(Data):
+    """Square pictures."""
 
     pixels: Tensor
     """uint8 [N, C, H, W]."""
@@ -42,9 +87,11 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def __str__(self) -> str:
+        return f"{len(self)} pictures of the classes {', '.join(self.classes) or 'none'}"
+
     @cached_property
     def fingerprint(self) -> str:
-        """Sha256 of pixels, labels and classes: other data have another one."""
         digest = hashlib.sha256(repr((tuple(self.pixels.shape), self.classes)).encode())
         digest.update(self.pixels.numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
@@ -52,11 +99,79 @@ class Pictures:
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(images float32 [N, C, H, W] in [-1, 1], labels int64 [N])."""
-        return self.pixels[indices].to(torch.float32).div_(127.5).sub_(1), self.labels[indices]
+        return as_floats(self.pixels[indices]), self.labels[indices]
+
+
+@dataclass(frozen=True)
+class Pairs(Data):
+    """Sources with the target that belongs to each. Both may be of any shape, and of different ones."""
+
+    sources: Tensor
+    """uint8 [N, C, H, W] for pictures; otherwise float32 [N, C, ...] in [-1, 1]."""
+    targets: Tensor
+    """As `sources`; row i belongs to source i."""
+    keys: tuple[str, ...]
+    """What each pair is of, for example a code point; no pair of the other split is of the same."""
+
+    def __post_init__(self) -> None:
+        assert len(self.sources) == len(self.targets) == len(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __str__(self) -> str:
+        return f"{len(self)} pairs"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return _fingerprint([self.sources, self.targets], self.keys)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(sources, targets), float32 in [-1, 1]."""
+        return as_floats(self.sources[indices]), as_floats(self.targets[indices])
+
+
+@dataclass(frozen=True)
+class Domains(Data):
+    """Two sets without partners. An epoch passes over the larger; the other's items are drawn at random beside it."""
+
+    a: Tensor
+    """uint8 [N, C, H, W] for pictures; otherwise float32 [N, C, ...] in [-1, 1]."""
+    b: Tensor
+    """As `a`; the number of items may differ."""
+    a_keys: tuple[str, ...]
+    """What each item of `a` is of."""
+    b_keys: tuple[str, ...]
+    """What each item of `b` is of. In the held-out split the true partner of an item, where there is one, is the item
+    of the other set with the same key; in the training split nothing looks at keys."""
+
+    def __post_init__(self) -> None:
+        assert len(self.a) == len(self.a_keys)
+        assert len(self.b) == len(self.b_keys)
+
+    def __len__(self) -> int:
+        return max(len(self.a), len(self.b))
+
+    @property
+    def size(self) -> int:
+        return len(self.a) + len(self.b)
+
+    def __str__(self) -> str:
+        return f"{len(self.a)} and {len(self.b)} items without partners"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return _fingerprint([self.a, self.b], (self.a_keys, self.b_keys))
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, b), float32 in [-1, 1], drawn independently of each other."""
+        if len(self.a) >= len(self.b):
+            return as_floats(self.a[indices]), as_floats(self.b[torch.randint(len(self.b), (len(indices),))])
+        return as_floats(self.a[torch.randint(len(self.a), (len(indices),))]), as_floats(self.b[indices])
 
 
 class AbstractDataset(Component, ABC):
-    """A source of pictures; its fields are the keys of a recipe's `[data]` table."""
+    """A source of data; its fields are the keys of a recipe's `[data]` table."""
 
     @abstractmethod
     def bring(self, source: Path | None = None) -> Path:
@@ -73,8 +188,8 @@ class AbstractDataset(Component, ABC):
         """
 
     @abstractmethod
-    def load(self, split: Split) -> Pictures:
-        """The pictures of a split.
+    def load(self, split: Split) -> Data:
+        """A split: `Pictures`, `Pairs` or `Domains`.
 
         Raises:
             DatasetError: if `bring` has not been called, with the command that does.
@@ -82,4 +197,4 @@ class AbstractDataset(Component, ABC):
 
     @abstractmethod
     def card(self, *, size: int) -> DataSource:
-        """Name, version and licence, for the manifest; `size` is how many pictures were really read."""
+        """Name, version and licence, for the manifest; `size` is how many items were really read."""

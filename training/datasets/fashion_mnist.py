@@ -5,9 +5,7 @@ arXiv:1708.07747.
 """
 
 import gzip
-import hashlib
 import http.client
-import os
 import shutil
 import subprocess
 import tempfile
@@ -23,6 +21,7 @@ from tqdm import tqdm
 
 from service.manifest import DataSource
 from training.datasets.base import AbstractDataset, DatasetError, Pictures, Split, cache_directory
+from training.fetch import is_whole, keep, run
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
@@ -55,17 +54,11 @@ def _from_site(folder: Path) -> None:
 
 
 def _from_debian(folder: Path) -> None:
-    def run(*command: str) -> None:
-        # World-writable, because apt downloads as a user of its own.
-        folder.chmod(0o777)
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-
-    with tqdm(total=2, desc=f"Debian package {DEBIAN_PACKAGE}", unit="step", leave=False) as progress:
-        run("apt-get", "download", DEBIAN_PACKAGE)
-        progress.update()
-        (package,) = folder.glob(f"{DEBIAN_PACKAGE}_*.deb")
-        run("dpkg-deb", "-x", package.name, "unpacked")
-        progress.update()
+    # World-writable, because apt downloads as a user of its own.
+    folder.chmod(0o777)
+    run(["apt-get", "download", DEBIAN_PACKAGE], folder, f"downloading Debian package {DEBIAN_PACKAGE}")
+    (package,) = folder.glob(f"{DEBIAN_PACKAGE}_*.deb")
+    run(["dpkg-deb", "-x", package.name, "unpacked"], folder, f"unpacking {package.name}")
 
 
 SOURCES: dict[str, Callable[[Path], None]] = {
@@ -89,12 +82,7 @@ def _keep(folder: Path, name: str, target: Path) -> None:
         content = _read(found[0])
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{found[0]} is damaged: {error}") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != SHA256[name]:
-        raise DatasetError(f"{found[0]} has sha256 {digest} where Fashion-MNIST has {SHA256[name]}; it was not kept")
-    aside = target.with_suffix(f".{os.getpid()}")
-    aside.write_bytes(content)
-    aside.replace(target)
+    keep(content, SHA256[name], target, found[0])
 
 
 @dataclass(frozen=True)
@@ -104,7 +92,7 @@ class FashionMNIST(AbstractDataset):
     def bring(self, source: Path | None = None) -> Path:
         folder = self._folder()
         folder.mkdir(parents=True, exist_ok=True)
-        missing = [name for name, digest in SHA256.items() if not _is_whole(folder / name, digest)]
+        missing = [name for name, digest in SHA256.items() if not is_whole(folder / name, digest)]
         if not missing:
             return folder
         if source is not None:
@@ -152,7 +140,3 @@ class FashionMNIST(AbstractDataset):
     @staticmethod
     def _folder() -> Path:
         return cache_directory() / "fashion-mnist"
-
-
-def _is_whole(path: Path, digest: str) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest

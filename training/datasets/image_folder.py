@@ -1,23 +1,17 @@
 """A folder of pictures with one sub-folder per class is a data set too."""
 
-import hashlib
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from tqdm import tqdm
+from numpy.typing import NDArray
 
 from service.manifest import DataSource
-from training.config import RecipeError
 from training.datasets.base import AbstractDataset, DatasetError, Pictures, Split
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-
-logger = logging.getLogger(__name__)
+from training.datasets.picture_files import SUFFIXES, Crop, check_size, decode, picture_files, read_each
+from training.datasets.splits import check_share, split_of
 
 
 @dataclass(frozen=True)
@@ -32,17 +26,15 @@ class ImageFolder(AbstractDataset):
     size: int
     """Height and width that every picture gets, pixels."""
     channels: Literal[1, 3]
-    crop: Literal["centre", "none"] = "centre"
+    crop: Crop = "centre"
     """How a picture that is not square becomes so: its middle is cut out, or (`none`) it is refused."""
     held_out: float = 0.1
     """Share of the files that `load("test")` yields and no generator is trained on."""
     licence: str = "unstated"
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise RecipeError(f"size is {self.size}; it must be at least 1 pixel")
-        if not 0 <= self.held_out < 1:
-            raise RecipeError(f"held_out is {self.held_out}; it must be a share from 0 to below 1")
+        check_size(self.size)
+        check_share(self.held_out)
 
     def bring(self, source: Path | None = None) -> Path:
         if source is not None:
@@ -52,17 +44,11 @@ class ImageFolder(AbstractDataset):
 
     def load(self, split: Split) -> Pictures:
         classes = self._classes()
-        pixels, labels, refused = [], [], []
-        files = [(file, label) for label, name in enumerate(classes) for file in self._files(name, split)]
-        for file, label in tqdm(files, desc=f"reading {split} pictures", unit="file", leave=False):
-            try:
-                pixels.append(self._read(file))
-                labels.append(label)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                refused.append(file)
-                logger.warning("left out %s: %s", file, error)
-        if refused:
-            logger.warning("%d of %d %s pictures were left out", len(refused), len(files), split)
+        label_of = {file: label for label, name in enumerate(classes) for file in self._files(name, split)}
+        pixels, labels = [], []
+        for file, picture in read_each(list(label_of), self._read, f"{split} pictures"):
+            pixels.append(picture)
+            labels.append(label_of[file])
         empty = [name for label, name in enumerate(classes) if label not in labels]
         if split == "train" and empty:
             raise DatasetError(
@@ -93,29 +79,8 @@ class ImageFolder(AbstractDataset):
 
     def _files(self, name: str, split: Split) -> list[Path]:
         folder = Path(self.path)
-        files = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        return [file for file in files if self._is_held_out(file.relative_to(folder)) == (split == "test")]
+        files = picture_files(folder / name)
+        return [file for file in files if split_of(file.relative_to(folder).as_posix(), self.held_out) == split]
 
-    def _is_held_out(self, relative: Path) -> bool:
-        first_bytes = hashlib.sha256(relative.as_posix().encode()).digest()[:8]
-        return int.from_bytes(first_bytes) < self.held_out * 2**64
-
-    def _read(self, file: Path) -> np.ndarray:
-        """uint8 [C, size, size] of a file; what is transparent shows white."""
-        with Image.open(file) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if picture.width != picture.height and self.crop == "none":
-                raise ValueError(f"is {picture.width} x {picture.height}, not square, and the recipe crops nothing")
-            if picture.mode.startswith("I;16"):
-                # Pillow would clip to 8 bits instead of scaling.
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            if picture.mode in ("I", "F"):
-                raise ValueError(
-                    f"has pixels of mode {picture.mode}, whose range is not known; save it with 8 or 16 bits"
-                )
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            picture = picture.convert("L" if self.channels == 1 else "RGB")
-            picture = ImageOps.fit(picture, (self.size, self.size), Image.Resampling.LANCZOS)
-        return np.asarray(picture).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
+    def _read(self, file: Path) -> NDArray[np.uint8]:
+        return decode(file, self.size, self.channels, crop=self.crop)

@@ -1,17 +1,17 @@
 """z[, y] -> x against any discriminator, objective, penalty and augmentation."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from service import latents
-from service.manifest import Picture, Task
+from service.manifest import Picture
 from training.architectures import (
     DISCRIMINATORS,
     GENERATORS,
@@ -21,29 +21,23 @@ from training.architectures import (
 )
 from training.augment import Augment
 from training.compute import Compute
-from training.config import Section, choice, lookup
-from training.datasets import Pictures
+from training.config import Section, choice
+from training.datasets import Data, Pictures
 from training.diversity import Diversity
 from training.ema import EMA, EMAConfig
 from training.graph import Graph, sampling_graph
-from training.health import Symptom
+from training.health import OVERPOWERED, Symptom
 from training.layers import as_bytes
 from training.methods.base import AbstractMethod, Draw, Progress
 from training.objectives import OBJECTIVES, AbstractObjective
 from training.optimizers import AdamConfig
-from training.penalties import PENALTIES
+from training.penalties import PENALTIES, PenaltyConfig
 from training.samples import MAX_ROWS
-from training.schedules import Anneal
 
 PREVIEW_COLUMNS = 10
 
 SYMPTOMS: dict[str, Symptom] = {
-    "discriminator overpowers generator": Symptom(
-        scalar="logits/real_above_fake",
-        is_ill=lambda share: share > 0.98,
-        advice="D puts {value:.1%} of real pictures above their fakes, so G's gradient fades. Try: a larger r1/r2 "
-        "weight, a lower discriminator learning rate, a smaller discriminator, or [augment] if the data are few.",
-    ),
+    "discriminator overpowers generator": OVERPOWERED,
     "mode collapse": Symptom(
         scalar="samples/diversity",
         is_ill=lambda ratio: ratio < 0.5,
@@ -51,26 +45,6 @@ SYMPTOMS: dict[str, Symptom] = {
         "with r1 and r2, a larger penalty weight, a larger batch, or a lower generator learning rate.",
     ),
 }
-
-
-class PenaltyConfig(Section):
-    """An entry of `[[penalties]]`."""
-
-    name: str
-    weight: Anneal
-    """Gamma. R1 and R2 carry the factor 1/2 themselves."""
-    every: int = Field(default=1, ge=1)
-    """Lazy: applied every so many discriminator steps, and then that many times as heavily.
-
-    Reference: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 2019,
-    arXiv:1912.04958, appendix B.
-    """
-
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        lookup(PENALTIES, name, "penalty")
-        return name
 
 
 class AdversarialConfig(Section):
@@ -97,11 +71,13 @@ class Adversarial(AbstractMethod):
     """
 
     Config: ClassVar[type[Section]] = AdversarialConfig
-    task: ClassVar[Task] = "generate"
+    Data: ClassVar[type[Data]] = Pictures
     symptoms: ClassVar[dict[str, Symptom]] = SYMPTOMS
     advice_on_nan: ClassVar[str] = "Try: a lower learning rate, a larger r1/r2 weight, or precision = 'fp32'."
 
-    def __init__(self, config: AdversarialConfig, data: Pictures, compute: Compute) -> None:
+    def __init__(
+        self, config: AdversarialConfig, data: Pictures, held_out: Callable[[], Pictures], compute: Compute
+    ) -> None:
         self.config = config
         self.data = data
         self.compute = compute
@@ -184,11 +160,6 @@ class Adversarial(AbstractMethod):
         real_logits, fake_logits = self._logits(torch.cat([real_images, fake_images]), labels).chunk(2)
         return real_logits, fake_logits
 
-    def _update(self, name: str, loss: Tensor) -> None:
-        self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[name].step()
-
     @torch.no_grad()
     def sample(self, seeds: Sequence[int], labels: Sequence[int]) -> Tensor:
         """The averaged generator's images [N, C, H, W] in [-1, 1], in fp32; sample i is that of `seeds[i]` alone."""
@@ -203,7 +174,7 @@ class Adversarial(AbstractMethod):
         pixels = as_bytes(self.sample(seeds, labels)).cpu().numpy()
         return pixels.reshape(rows, PREVIEW_COLUMNS, *pixels.shape[1:])
 
-    def graph(self) -> Graph:
+    def graph(self, direction: str | None = None) -> Graph:
         size, channels = self.data.pixels.shape[-1], self.data.pixels.shape[1]
         generator = copy.deepcopy(self.ema.average).cpu()
         output = Picture(height=size, width=size, channels=channels)

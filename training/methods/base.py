@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from service.manifest import Task
 from training.compute import Compute
 from training.config import Section
-from training.datasets import Pictures
+from training.datasets import Data
 from training.graph import Graph
 from training.health import Symptom
 
@@ -46,8 +45,10 @@ class AbstractMethod(ABC):
 
     Config: ClassVar[type[Section]]
     """The recipe's tables that belong to the method."""
-    task: ClassVar[Task]
-    """What the exported generator does."""
+    Data: ClassVar[type[Data]]
+    """What it learns from."""
+    directions: ClassVar[tuple[str, ...]] = ()
+    """Names of the generators that one run trains, each for a bundle of its own; empty if there is but one."""
     symptoms: ClassVar[Mapping[str, Symptom]] = {}
     """Ways of going wrong that show in what `step` and `diversity` report."""
     advice_on_nan: ClassVar[str]
@@ -58,8 +59,14 @@ class AbstractMethod(ABC):
     optimizers: dict[str, Optimizer]
 
     @abstractmethod
-    def __init__(self, config: Any, data: Pictures, compute: Compute) -> None:
-        """Build the networks for these data; initial weights come from torch's global random state."""
+    def __init__(self, config: Any, data: Any, held_out: Callable[[], Any], compute: Compute) -> None:
+        """Build the networks for these data; initial weights come from torch's global random state.
+
+        Args:
+            config: an instance of `Config`.
+            data: the training split, an instance of `Data`.
+            held_out: reads the other split, for a method that shows what it makes of its items.
+        """
 
     @abstractmethod
     def step(self, draw: Draw, progress: Progress) -> dict[str, Tensor]:
@@ -70,12 +77,22 @@ class AbstractMethod(ABC):
         """Pictures [rows, columns, H, W, C] from fixed inputs; takes nothing from torch's global random state."""
 
     @abstractmethod
-    def graph(self) -> Graph:
-        """The averaged generator with everything around it that a picture depends on."""
+    def graph(self, direction: str | None = None) -> Graph:
+        """The averaged generator with everything around it that a picture depends on.
+
+        Args:
+            direction: one of `directions`; None if it has none.
+        """
 
     def diversity(self) -> float | None:
         """Spread of the samples' features over that of the data's, about 1 when healthy; None if it means nothing."""
         return None
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        """One step of the optimiser `name` down the gradient of `loss`."""
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that must survive a restart."""

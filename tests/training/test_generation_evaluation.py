@@ -4,7 +4,8 @@ import torch
 
 from training import judge as judge_module
 from training.datasets import Pictures
-from training.evaluate import FIRST_SEED_TO_JUDGE, FIRST_SEED_TO_LEARN_FROM, Protocol, evaluate, table
+from training.evaluation import table
+from training.evaluation.generation import FIRST_SEED_TO_JUDGE, FIRST_SEED_TO_LEARN_FROM, Generation, evaluate
 from training.judge import Judge, as_pixels, judge_of, train_classifier
 from training.recipe import Recipe
 
@@ -37,7 +38,7 @@ def deaf(pictures: Pictures):
 def test_good_samples_score_like_real_ones_and_noise_does_not(recipe, splits):
     train, test = splits
     judge = judge_of(train)
-    protocol = Protocol(judged=60)
+    protocol = Generation(judged=60)
     good = evaluate(copier(train), train, test, judge, protocol)
     bad = evaluate(deaf(train), train, test, judge, protocol)
     suffix = f"[judge@{judge.hash}]"
@@ -62,7 +63,7 @@ def test_no_sample_is_used_for_two_numbers_and_none_is_real(recipe, splits):
         seen.extend(seeds.tolist())
         return copier(train)(seeds, labels)
 
-    evaluate(sampler, train, test, judge_of(train), Protocol(judged=30, learnt_from=40))
+    evaluate(sampler, train, test, judge_of(train), Generation(judged=30, learnt_from=40))
     assert len(set(seen)) == len(seen) == 70
     assert min(seen) == FIRST_SEED_TO_JUDGE
     assert FIRST_SEED_TO_LEARN_FROM in seen

@@ -1,19 +1,23 @@
-"""The protocol: what is measured of a generator, on which samples, beside which floor and ceiling.
+"""Sampling: what is measured of a generator z, y -> picture, on which samples, beside which floor and ceiling.
 
 Everything is measured against the held-out split, by a judge that has seen only the training split. The floor is the
 same number for real pictures, the ceiling for pictures of pure noise; without both, no number means anything.
 """
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from service.manifest import Metric
-from training.datasets import Pictures
-from training.judge import Judge, Opinion, as_pixels, train_classifier
+from training.datasets import DatasetError, Pictures
+from training.evaluation.base import AbstractEvaluation, EvaluationError, Report, Subject, count
+from training.graph import Sampler
+from training.judge import JUDGE_FILE, Judge, Opinion, as_pixels, judge_of, train_classifier
 from training.metrics import FEATURE_METRICS, LOWER_IS_BETTER
 
 Sample = Callable[[NDArray[np.uint64], NDArray[np.int64]], NDArray[np.uint8]]
@@ -26,16 +30,43 @@ FIRST_SEED_TO_LEARN_FROM = 1 << 41
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """How many samples each number is taken on."""
+class Generation(AbstractEvaluation):
+    """Sampling; the fields say how many samples each number is taken on."""
 
     judged: int = 10_000
     """Generated samples for the feature metrics and label accuracy."""
     learnt_from: int | None = None
     """Generated samples for the classification accuracy score; None = as many as there are real training pictures."""
 
+    @staticmethod
+    def add_arguments(parser: argparse._ArgumentGroup) -> None:
+        parser.add_argument(
+            "--judged", type=count, default=10_000, help="samples shown to the judge (default: %(default)s)"
+        )
+        parser.add_argument(
+            "--learnt-from",
+            type=count,
+            help="samples for the classification accuracy score (default: as many as real ones)",
+        )
 
-def evaluate(sample: Sample, train: Pictures, test: Pictures, judge: Judge, protocol: Protocol) -> dict[str, Metric]:
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        return cls(judged=arguments.judged, learnt_from=arguments.learnt_from)
+
+    def measure(self, subject: Subject, others: Sequence[Subject]) -> Report:
+        if others:
+            raise EvaluationError("generators that sample are measured one by one; leave --against out")
+        train, test = subject.recipe.data.load("train"), subject.recipe.data.load("test")
+        if not isinstance(train, Pictures) or not isinstance(test, Pictures) or not train.classes:
+            raise DatasetError(f"the judge is a classifier of pictures in classes, and the data are {train}")
+        kept = None if subject.folder is None else subject.folder / JUDGE_FILE
+        judge = Judge(kept) if kept is not None and kept.exists() else judge_of(train)
+        assert subject.latent is not None
+        metrics = evaluate(Sampler(subject.run, subject.latent), train, test, judge, self)
+        return Report(metrics, files={JUDGE_FILE: judge.path})
+
+
+def evaluate(sample: Sample, train: Pictures, test: Pictures, judge: Judge, protocol: Generation) -> dict[str, Metric]:
     """Every number of the protocol, by its full name."""
     real = judge.opinion(as_pixels(test))
     accuracy = real.accuracy(test.labels.numpy())
@@ -138,13 +169,3 @@ def _classification_accuracy(
         ceiling=1 / num_classes,
         judge=judge_hash,
     )
-
-
-def table(metrics: dict[str, Metric]) -> str:
-    """The numbers as a Markdown table."""
-    lines = ["| metric | value | real | noise | samples |", "|---|---|---|---|---|"]
-    for name, metric in metrics.items():
-        floors = ", ".join(f"{value:.4g} ({kind.replace('_', ' ')})" for kind, value in metric.floor.items()) or "-"
-        ceiling = "-" if metric.ceiling is None else f"{metric.ceiling:.4g}"
-        lines.append(f"| `{name}` | {metric.value:.4g} | {floors} | {ceiling} | {metric.n:,} |")
-    return "\n".join(lines)
