@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from training.architectures.base import Sizes, Translator, TranslatorConfig
 from training.architectures.picture_items import picture_channels
-from training.layers import Shift, Upsample2x, initialise
+from training.layers import Shift, Upsample2x, begin_grey, initialise
 
 LEAK = 0.2
 QUARTER = 4
@@ -71,16 +71,17 @@ class ResNet(Translator):
             Upsample2x(),
             nn.Conv2d(2 * width, width, 3, padding=1),
             nn.LeakyReLU(LEAK),
-            nn.Conv2d(width, target_channels, 5, padding=2),
         )
+        self.to_image = nn.Conv2d(width, target_channels, 5, padding=2)
         # From the image back: 2 and 1 at full size, alignment to cells of 2, 2 at half size, alignment to cells of 4,
         # 4 for each convolution of the blocks, 2 and 1 for the strided ones, 2 for the first.
         self.halo = 2 + 1 + 1 + 2 + 2 + 2 * QUARTER * config.blocks + 2 + 1 + 2
         self.apply(initialise)
+        begin_grey(self.to_image)
         for block in self.blocks:
             assert isinstance(block, Block)
             nn.init.zeros_(block.last.weight)
 
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
         x = self.shift(self.down(x), z)
-        return torch.tanh(self.up(F.leaky_relu(self.blocks(x), LEAK)))
+        return torch.tanh(self.to_image(self.up(F.leaky_relu(self.blocks(x), LEAK))))

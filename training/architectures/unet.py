@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from training.architectures.base import Sizes, Translator, TranslatorConfig
 from training.architectures.picture_items import picture_channels
-from training.layers import Shift, Upsample2x, initialise
+from training.layers import Shift, Upsample2x, begin_grey, initialise
 
 LEAK = 0.2
 
@@ -54,6 +54,7 @@ class UNet(Translator):
         # `down`, 1 for `stem`.
         self.halo = 1 + sum(scales) + (self.multiple_of - 1) + self.multiple_of + sum(scales) + 1
         self.apply(initialise)
+        begin_grey(self.to_image)
 
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
         x = F.leaky_relu(self.stem(x), LEAK)
