@@ -84,4 +84,5 @@ class ResNet(Translator):
 
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
         x = self.shift(self.down(x), z)
-        return torch.tanh(self.to_image(self.up(F.leaky_relu(self.blocks(x), LEAK))))
+        images: Tensor = self.to_image(self.up(F.leaky_relu(self.blocks(x), LEAK)))
+        return images
