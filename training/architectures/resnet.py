@@ -11,7 +11,6 @@ Zhang et al., "Fixup Initialization", 2019, arXiv:1901.09321.
 
 from dataclasses import dataclass
 
-import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
