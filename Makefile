@@ -17,7 +17,7 @@ test-service test-training: export OMP_NUM_THREADS := 1
 export BENTOML_DO_NOT_TRACK := true
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
 
-.PHONY: help serve test test-service test-training lint format bench bento clean
+.PHONY: help serve test test-service test-training lint format bench bento image image-test clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -70,6 +70,14 @@ bench: $(DEV)/.installed-bench  ## measure the server beside others, and beside 
 
 bento: $(DEV)/.installed  ## package the service as a Bento
 	PATH="$(CURDIR)/$(DEV)/bin:$$PATH" bentoml build
+
+TARGET ?= cpu
+
+image:  ## build the container image with docker, podman or buildah (TARGET=gpu, TARGET=bundles)
+	$(PYTHON) -m deploy.image $(TARGET)
+
+image-test: image $(DEV)/.installed  ## run it as Kubernetes would, and ask, break, starve and stop it
+	$(DEV)/bin/pytest -m image tests/deploy/test_image.py
 
 clean:  ## remove what the targets above made; runs/ and cached data stay
 	rm -rf .venv .venv-serve .venv-no-torch .bench .bentoml build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
