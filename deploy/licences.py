@@ -1,4 +1,4 @@
-"""Print the licences of the bundles in a directory and of the data they learned from: `python deploy/licences.py models`."""
+"""Print the licences of bundles and of the data they learned from: `python deploy/licences.py models`."""
 
 import json
 import sys

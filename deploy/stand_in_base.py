@@ -1,7 +1,7 @@
 """Make a stand-in for the image `python:3.11-slim` from Debian's packages, for machines that reach no image registry.
 
-It is Debian's Python in /usr/bin, not the official image's in /usr/local, and trusts what the machine trusts: for building
-and testing, never for publishing. Needs root, mmdebstrap, and Debian 12 or another whose Python is 3.11.
+It is Debian's Python in /usr/bin, not the official image's in /usr/local, and trusts what the machine trusts: for
+building and testing, never for publishing. Needs root, mmdebstrap, and Debian 12 or another whose Python is 3.11.
 """
 
 import platform

@@ -26,7 +26,7 @@ SEEDS = [*range(20), 2**32 - 1, 2**64 - 1]
 ASK = {"seed": 42, "class": "sneaker"}
 
 STATUS = "print(open('/proc/1/status').read())"
-# Version 1 of the kernel's control groups has one file, version 2 another; a kernel before 5.19 keeps no peak in the latter.
+# The kernel's control groups of version 1, of version 2, and of version 2 before Linux 5.19, which keeps no peak.
 PEAK = """
 from pathlib import Path
 files = ("memory/memory.max_usage_in_bytes", "memory.peak", "memory.current")
@@ -34,7 +34,8 @@ print(next(path.read_text() for file in files if (path := Path("/sys/fs/cgroup",
 """
 KILL_THE_LARGEST = """
 import os, pathlib
-sizes = {int(p.name): int((p / "statm").read_text().split()[1]) for p in pathlib.Path("/proc").iterdir() if p.name.isdigit()}
+processes = [path for path in pathlib.Path("/proc").iterdir() if path.name.isdigit()]
+sizes = {int(path.name): int((path / "statm").read_text().split()[1]) for path in processes}
 sizes.pop(1), sizes.pop(os.getpid())
 os.kill(max(sizes, key=sizes.get), 9)
 """
