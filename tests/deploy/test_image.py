@@ -1,6 +1,8 @@
 """The CPU image in a container with nothing to write to, no capabilities and 512 MB. `make image-test` runs this."""
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import yaml
 from container import PATIENCE, Container, copy_of_models, runner, running
 from test_one_picture import Pictures, process
 
@@ -238,3 +241,52 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.1)
+
+
+def test_podman_plays_the_rendered_deployment(rendered, tmp_path):
+    """As far as podman knows Kubernetes: the settings, the security context, limits and volumes of the chart."""
+    if runner() != "podman":
+        pytest.skip("needs podman; docker plays no Deployment")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    objects = [each for each in yaml.safe_load_all(rendered["cpu"].read_text()) if each]
+    (deployment,) = [each for each in objects if each["kind"] == "Deployment"]
+    deployment["spec"]["replicas"] = 1
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    container["image"] = image.name("cpu")
+    container["ports"] = [{"containerPort": 3000, "hostPort": port, "hostIP": "127.0.0.1"}]
+    settings = [each for each in objects if each["kind"] == "ConfigMap" and "SERVICE_MODELS_DIR" in each["data"]]
+    played = tmp_path / "played.yaml"
+    played.write_text(yaml.safe_dump_all([*settings, deployment]))
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    engine.run(["podman", "play", "kube", str(played)], **quiet)
+    try:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
+            wait_until(lambda: answers(client))
+            played_picture = client.post("/generate", json=ASK).raise_for_status().content
+    finally:
+        engine.run(["podman", "play", "kube", "--down", str(played)], check=False, **quiet)
+    with running() as container:
+        container.wait_for('"ready"')
+        assert picture(container) == played_picture
+
+
+def answers(client: httpx2.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def test_the_gpu_image_refuses_to_serve_from_a_cpu_when_told_cuda():
+    if not inspect("gpu", "{{.Size}}"):
+        pytest.skip(f"no image {image.name('gpu')}; `make image TARGET=gpu` makes it")
+    if shutil.which("nvidia-smi"):
+        pytest.skip("this machine may have a GPU")
+    with running(target="gpu", memory="2g", SERVICE_PROVIDER="auto") as container:
+        container.wait_for('"ready"')
+    with running(target="gpu", memory="2g", SERVICE_PROVIDER="cuda") as container:
+        container.wait_for("no bundle")
+        assert container.client.get("/readyz").status_code == 503
+        assert "CUDA" in container.client.get("/models").text
