@@ -29,7 +29,8 @@ def find(names: tuple[str, ...]) -> str:
         NoEngine: if none does.
     """
     for name in names:
-        if shutil.which(name) and run([name, "info"], check=False, stdout=subprocess.DEVNULL).returncode == 0:
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        if shutil.which(name) and run([name, "info"], check=False, **silent).returncode == 0:
             return name
     raise NoEngine(f"none of {', '.join(names)} works here; on Debian: apt-get install podman runc")
 

@@ -22,6 +22,7 @@ HARDENED = [
     "--security-opt=no-new-privileges",
     "--pids-limit=256",
     "--cpus=2",
+    "--no-healthcheck",  # /readyz is asked by the tests, and as a pod has no such thing
 ]
 
 
@@ -72,8 +73,10 @@ class Container:
 
 
 @contextmanager
-def running(models: Path | None = None, *, memory: str = MEMORY, **settings: str) -> Iterator[Container]:
-    """The CPU image, with its own bundles or with others."""
+def running(
+    models: Path | None = None, *, target: str = "cpu", memory: str = MEMORY, **settings: str
+) -> Iterator[Container]:
+    """An image, with its own bundles or with others."""
     runs = runner()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -89,7 +92,7 @@ def running(models: Path | None = None, *, memory: str = MEMORY, **settings: str
         "run",
         "--detach",
         *options,
-        image.name("cpu"),
+        image.name(target),
         "serve",
         "--host",
         "127.0.0.1",

@@ -286,6 +286,8 @@ def test_the_gpu_image_refuses_to_serve_from_a_cpu_when_told_cuda():
         pytest.skip("this machine may have a GPU")
     with running(target="gpu", memory="2g", SERVICE_PROVIDER="auto") as container:
         container.wait_for('"ready"')
+        code = "import importlib.metadata as m; print([each.name for each in m.distributions()])"
+        assert "onnxruntime-gpu" in container.python(code).stdout
     with running(target="gpu", memory="2g", SERVICE_PROVIDER="cuda") as container:
         container.wait_for("no bundle")
         assert container.client.get("/readyz").status_code == 503
