@@ -16,7 +16,7 @@ FROM scratch
 ADD root.tar /
 COPY certificates.crt /etc/ssl/certs/ca-certificates.crt
 RUN rm -f /usr/lib/python3*/EXTERNALLY-MANAGED && ln -sf python3 /usr/bin/python
-ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 LABEL org.opencontainers.image.title="a stand-in for python:3.11-slim, for tests"
 CMD ["python3"]
 """
