@@ -5,6 +5,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from deploy import engine, stand_in_base
 
@@ -22,7 +23,7 @@ def name(target: str) -> str:
 def base(builder: str) -> str:
     """The official Python image if it can be had, else a stand-in that is made here, which is said."""
     exists = {"docker": ["image", "inspect"], "podman": ["image", "exists"], "buildah": ["inspect", "--type", "image"]}
-    quiet = {"check": False, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet: dict[str, Any] = {"check": False, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     for image in (OFFICIAL, stand_in_base.STAND_IN):
         if engine.run([builder, *exists[builder], image], **quiet).returncode == 0:
             return image

@@ -27,7 +27,7 @@ def python_packages() -> None:
     """Into an environment of its own, for checkov brings a hundred packages."""
     subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
     pip = [ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--requirement", REQUIREMENTS], check=True)
+    subprocess.run([*map(str, pip), "--requirement", str(REQUIREMENTS)], check=True)
 
 
 def helm() -> None:
