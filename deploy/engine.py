@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 BUILDERS = ("docker", "podman", "buildah")
@@ -37,6 +38,8 @@ def find(names: tuple[str, ...]) -> str:
 
 def run(command: list[str], *, check: bool = True, **options: object) -> "subprocess.CompletedProcess[str]":
     """Run an engine's command, with its own words on our standard error."""
+    # Podman's monitor leaves an empty file named `oom` where it was started, when the kernel kills somebody.
+    options = {"cwd": tempfile.gettempdir(), **options}
     return subprocess.run(command, check=check, text=True, env=environment(), **options)  # type: ignore[call-overload,no-any-return]
 
 
