@@ -85,8 +85,8 @@ deploy-tools: .venv-deploy/.installed  ## install what the tests of deploy/ use:
 sbom: image .venv-deploy/.installed  ## list what the image holds, as CycloneDX, in dist/
 	PATH="$(CURDIR)/.venv-deploy/bin:$$PATH" $(PYTHON) -m deploy.sbom $(TARGET)
 
-deploy-test: .venv-deploy/.installed $(DEV)/.installed  ## the slow tests of the chart and the Dockerfile, which `make test` leaves out
-	$(DEV)/bin/pytest -m slow tests/deploy
+deploy-test: .venv-deploy/.installed $(DEV)/.installed  ## the chart and the Dockerfile, with tools that `make test` can do without
+	$(DEV)/bin/pytest -m "not image" tests/deploy
 
 image-test: image $(DEV)/.installed  ## run it as Kubernetes would, and ask, break, starve and stop it
 	$(DEV)/bin/pytest -m image tests/deploy/test_image.py
