@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Pipe
 from pathlib import Path
-from queue import LifoQueue
-from threading import Barrier, Lock, Thread
+from queue import Empty, LifoQueue
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from service.cpus import available_cpus
-from service.errors import InvalidBundle, ModelFailure, Stopping
+from service.errors import GaneryError, InvalidBundle, ModelFailure, Stopping
 from service.files import MAX_BUNDLE_BYTES
 
 if TYPE_CHECKING:  # this module is imported first of all, to start the processes early
@@ -187,21 +187,15 @@ class Processes:
 
     def start(self) -> None:
         """See `Engine.start`; it does not wait, for one process is ready and the others are not needed yet."""
-        all_taken = Barrier(self._count)
-
-        def start() -> None:
-            try:
-                with self._process() as process:
-                    all_taken.wait()
-                    for name in self._opened:
-                        self._open_in(process, name)
-            except Exception:  # the next work tries again, and fails alone
-                if not self._closed:
-                    logger.exception("a process that computes does not start")
-
-        threads = [Thread(target=start, daemon=True) for _ in range(self._count)]
-        for thread in threads:
-            thread.start()
+        idle = []
+        with suppress(Empty):
+            while True:
+                idle.append(self._idle.get_nowait())
+        for process in idle:
+            if process is not None and process.opened >= set(self._opened):
+                self._idle.put(process)
+            else:
+                Thread(target=self._prepare, args=(process,), daemon=True).start()
 
     def close(self) -> None:
         with self._starting:
@@ -223,23 +217,46 @@ class Processes:
             process.ask(self._opened[name], self._seconds)
             process.opened.add(name)
 
+    def _prepare(self, process: _Process | None) -> None:
+        """Start one that is not, open all in it, and add it to the idle ones."""
+        try:
+            with self._using(process or self._start()) as started:
+                for name in self._opened:
+                    self._open_in(started, name)
+        except Exception as error:
+            if not self._closed:
+                logger.error("one process less computes: %s", error)
+
     @contextmanager
     def _process(self) -> Iterator[_Process]:
         """One that is idle, or the first that will be; started if it is not there."""
-        process = self._idle.get()
+        while (process := self._idle.get()) is None:
+            try:
+                process = self._start()
+                break
+            except GaneryError as error:
+                if self._closed or not self._running:
+                    self._idle.put(None)
+                    raise
+                logger.error("one process less computes: %s", error.detail)
+        with self._using(process):
+            yield process
+
+    @contextmanager
+    def _using(self, process: _Process) -> Iterator[_Process]:
+        """Give it to the idle ones in the end, or the place of one that has ended."""
+        back: _Process | None = process
         try:
-            process = process or self._start()
             yield process
         except ProcessEnded:
-            if process is not None:
-                self._running.discard(process)
-            process = None
+            self._running.discard(process)
+            back = None
             if not self._closed:
                 logger.error("a process that computes has ended; another one takes its place")
                 self._on_end()
             raise
         finally:
-            self._idle.put(process)
+            self._idle.put(back)
 
     def _start(self) -> _Process:
         with self._starting:

@@ -298,6 +298,15 @@ def test_a_process_that_cannot_be_started_refuses_everything(plain, make_engine,
         Bundle.load(plain, engine=make_engine())
 
 
+def test_with_one_process_less_than_was_asked_for_it_serves_all_the_same(digits, make_engine, monkeypatch):
+    engine = make_engine(2)
+    bundle = Bundle.load(digits, engine=engine)
+    monkeypatch.setattr("service.processes.COMMAND", (str(digits / "no-such-program"),))
+    engine.start()
+    results = [engine.compute("digits", of_seeds(bundle, seed)).results[0] for seed in range(4)]
+    assert [result.error for result in results] == [None] * 4
+
+
 def test_nothing_is_left_running(plain, make_engine):
     engine = make_engine(2)
     Bundle.load(plain, engine=engine)
