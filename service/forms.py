@@ -5,6 +5,7 @@ than that. What its pictures are called is used for the names in the answer, and
 """
 
 import io
+import logging
 import re
 import unicodedata
 import zipfile
@@ -27,6 +28,9 @@ MAX_NAME = 100
 MAX_FOLDERS = 4
 _NO_PICTURES = re.compile(r"(^|/)(__MACOSX/.*|\.[^/]*|Thumbs\.db|desktop\.ini)$")
 """What macOS, Windows and others put beside the files of a zip."""
+
+# What it finds wrong with a form is the answer; strangers do not write our log.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,11 @@ def _form(body: bytes, content_type: str, limits: Limits) -> Brought:
         nonlocal ended
         ended = True
 
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise MalformedRequest("Content-Type is multipart/form-data without a boundary; let the client write it")
     config = {"MAX_MEMORY_FILE_SIZE": len(body) + 1, "UPLOAD_ERROR_ON_BAD_CTE": True}
     try:
-        boundary = parse_options_header(content_type)[1].get(b"boundary")
         parser = FormParser("multipart/form-data", on_field, on_file, on_end, boundary=boundary, config=config)
         parser.write(body)
         parser.finalize()

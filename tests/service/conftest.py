@@ -230,6 +230,18 @@ def digits(make_bundle: MakeBundle) -> Path:
     return make_bundle("digits", **DIGITS)
 
 
+@pytest.fixture(scope="session", name="build_translator")
+def give_build_translator() -> Callable[..., onnx.ModelProto]:
+    """`build_translator`, for tests."""
+    return build_translator
+
+
+@pytest.fixture(scope="session")
+def translators() -> dict[str, dict[str, Any]]:
+    """What makes the two translators, for tests that change something."""
+    return {"fixed": FIXED, "any": ANY}
+
+
 @pytest.fixture
 def fixed(make_bundle: MakeBundle) -> Path:
     """A translator of one size, with z."""
