@@ -9,14 +9,13 @@ import logging
 import re
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
-from service.errors import InvalidValue, MalformedRequest, TooLarge, UnsupportedMediaType
+from service.errors import GaneryError, InvalidValue, MalformedRequest, TooLarge, UnsupportedMediaType
 
 PICTURES = "image"
 """The form's field that brings pictures, once or several times."""
@@ -150,7 +149,9 @@ def _zip(body: bytes, content_type: str, limits: Limits) -> Brought:
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             pictures = _members(archive, limits)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+    except (GaneryError, MemoryError):
+        raise
+    except Exception as error:  # the reader raises whatever the bytes lead it to
         raise MalformedRequest(f"the zip cannot be read: {str(error)[:200]}") from None
     if not pictures:
         raise MalformedRequest("the zip holds no picture")

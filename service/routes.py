@@ -329,7 +329,7 @@ async def _picture(
 async def _translated(request: Request, picture: Translation, headers: Mapping[str, str], decode: float) -> Response:
     """One picture as a file: through the queue if it is one row, as bulk work if it is many tiles."""
     began = perf_counter()
-    if picture.num_works == 1:
+    if not picture.is_tiled:
         done = await _done(request, picture.bundle, next(picture.works()))
         content: bytes = done.value
         phases = [("queue", done.queue), ("compute", done.compute), ("encode", done.encode)]

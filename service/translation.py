@@ -80,9 +80,9 @@ class Translation:
         return cls(bundle, _extended(pixels, source.multiple_of), (height, width), size, origin, file_format)
 
     @property
-    def num_works(self) -> int:
-        """How many `works` there are."""
-        return 1 if self._tiling is None else -(-len(self._tiling.boxes) // self._tiles_per_work)
+    def is_tiled(self) -> bool:
+        """Whether it is larger than a tile; else there is one work, whose result is the answer."""
+        return self._tiling is not None
 
     def works(self) -> Iterator[Work[Any]]:
         """The work to be done, in order."""
@@ -99,7 +99,8 @@ class Translation:
         if self._tiling is None:
             content: bytes = next(results)
             return content
-        tiles = chain.from_iterable(islice(results, self.num_works))
+        num_works = -(-len(self._tiling.boxes) // self._tiles_per_work)
+        tiles = chain.from_iterable(islice(results, num_works))
         return self.file_format.encode(_cropped(self._tiling.join(tiles), self.size), self.origin)
 
     @cached_property

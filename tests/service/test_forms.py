@@ -129,6 +129,13 @@ def test_what_systems_put_beside_files_is_passed_over():
         unzip(zipped((".DS_Store", b"")))
 
 
+def nameless():
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive, archive.open(zipfile.ZipInfo(""), "w") as member:
+        member.write(b"one")
+    return stream.getvalue()
+
+
 def encrypted():
     content = bytearray(zipped(("1.png", b"one")))
     content[content.index(b"PK\1\2") + 8] |= 1
@@ -153,6 +160,7 @@ def with_another_hash():
         (zipped(("bomb.png", bytes(2**20))), TooLarge, "unpacks to more than 1000 bytes"),
         (zipped(("1.png", bytes(600)), ("2.png", bytes(600))), TooLarge, "unpacks to more than 1000 bytes"),
         (zipped(("1.png", b"one"), method=zipfile.ZIP_LZMA), MalformedRequest, "another method than deflate"),
+        (nameless(), MalformedRequest, "cannot be read"),
         (encrypted(), MalformedRequest, "is encrypted"),
         (with_another_hash(), MalformedRequest, "Bad CRC"),
     ],
