@@ -58,9 +58,7 @@ class Settings(BaseSettings):
     )
     queue_rows: int = Field(default=1024, ge=1, description="most pictures that wait for one model; more are a 429")
     queue_pixels: int = Field(default=64 * 2**20, ge=1, description="most pixels that wait for one model")
-    max_streams: int = Field(
-        default=16, ge=1, description="most requests to /sample and /interpolate that one model works on at a time"
-    )
+    max_streams: int = Field(default=16, ge=1, description="most long answers that one model works on at a time")
     stall_seconds: float = Field(
         default=120.0, gt=0, description="a batch that runs longer than this makes /livez fail, to be restarted"
     )
