@@ -17,7 +17,7 @@ test-service test-training: export OMP_NUM_THREADS := 1
 export BENTOML_DO_NOT_TRACK := true
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
 
-.PHONY: help serve test test-service test-training lint format bench bento clean
+.PHONY: help serve test test-service test-training lint format bench bento image image-test deploy-tools deploy-test sbom clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -49,7 +49,7 @@ test-service: $(NO_TORCH)/.installed
 	$(NO_TORCH)/bin/pytest $(PARALLEL) tests/service
 
 test-training: $(DEV)/.installed
-	$(DEV)/bin/pytest $(PARALLEL) tests/training tests/project
+	$(DEV)/bin/pytest $(PARALLEL) tests/training tests/project tests/deploy
 
 lint: $(DEV)/.installed  ## ruff, mypy, import-linter
 	$(DEV)/bin/ruff check .
@@ -71,5 +71,25 @@ bench: $(DEV)/.installed-bench  ## measure the server beside others, and beside 
 bento: $(DEV)/.installed  ## package the service as a Bento
 	PATH="$(CURDIR)/$(DEV)/bin:$$PATH" bentoml build
 
+TARGET ?= cpu
+
+image:  ## build the container image with docker, podman or buildah (TARGET=gpu, TARGET=bundles)
+	$(PYTHON) -m deploy.image $(TARGET)
+
+deploy-tools: .venv-deploy/.installed  ## install what the tests of deploy/ use: helm, kubernetes-validate, checkov, hadolint, promtool, syft
+
+.venv-deploy/.installed: deploy/tools.py deploy/tools.txt
+	$(PYTHON) -m deploy.tools
+	touch $@
+
+sbom: image .venv-deploy/.installed  ## list what the image holds, as CycloneDX, in dist/
+	PATH="$(CURDIR)/.venv-deploy/bin:$$PATH" $(PYTHON) -m deploy.sbom $(TARGET)
+
+deploy-test: .venv-deploy/.installed $(DEV)/.installed  ## the chart and the Dockerfile, with tools that `make test` can do without
+	$(DEV)/bin/pytest -m "not image" tests/deploy
+
+image-test: image $(DEV)/.installed  ## run it as Kubernetes would, and ask, break, starve and stop it
+	$(DEV)/bin/pytest -m image tests/deploy/test_image.py
+
 clean:  ## remove what the targets above made; runs/ and cached data stay
-	rm -rf .venv .venv-serve .venv-no-torch .bench .bentoml build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-serve .venv-no-torch .venv-deploy .bench .bentoml build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

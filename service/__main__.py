@@ -1,6 +1,8 @@
-"""The command line: `python -m service serve`, `python -m service doctor`."""
+"""The command line: `python -m service serve`, `generate` and `doctor`."""
 
 import argparse
+import signal
+import sys
 
 from service.server import serve
 
@@ -12,6 +14,18 @@ def _doctor() -> None:
 
     for line in examine(Settings.from_environment()):
         print(line, flush=True)
+
+
+def _generate(given: argparse.Namespace) -> None:
+    from service.bulk import generate  # noqa: PLC0415
+    from service.errors import GaneryError  # noqa: PLC0415
+    from service.settings import Settings  # noqa: PLC0415
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        generate(Settings.from_environment(), given)
+    except GaneryError as error:
+        sys.exit(error.detail)
 
 
 def main() -> None:
@@ -29,6 +43,23 @@ def main() -> None:
         help="after SIGTERM and SERVICE_DRAIN_SECONDS, time for the answers that have begun (default: %(default)s)",
     )
     serving.set_defaults(run=lambda given: serve(given.host, given.port, grace_seconds=given.grace_seconds))
+
+    generating = commands.add_parser(
+        "generate",
+        help="write many pictures as tar shards, without HTTP; the same command goes on where it was stopped",
+    )
+    generating.add_argument("--model", help="the bundle; unset means the default one")
+    generating.add_argument("--seed", type=int, default=0, help="of the first picture (default: %(default)s)")
+    generating.add_argument("--count", type=int, help="how many; the sum if --classes says how many of each")
+    generating.add_argument("--classes", default="all", help="all, NAME,NAME or NAME=COUNT,NAME=COUNT")
+    generating.add_argument("--truncation", type=float, default=1.0, help="in (0, 1] (default: off)")
+    generating.add_argument("--picture", default="png", help="png, webp or jpeg (default: %(default)s)")
+    generating.add_argument("--out", required=True, help="a folder, or a place that fsspec knows: s3://BUCKET/PREFIX")
+    generating.add_argument("--shard-size", type=int, default=10_000, help="pictures of a shard (default: %(default)s)")
+    generating.add_argument(
+        "--shard", default="0/1", metavar="I/N", help="this is worker I of N, from 0 (default: 0/1)"
+    )
+    generating.set_defaults(run=_generate)
 
     doctor = commands.add_parser("doctor", help="say what would run where, how fast, and why something would not")
     doctor.set_defaults(run=lambda _: _doctor())

@@ -124,12 +124,20 @@ class Plan:
     def __getitem__(self, index: int) -> Sample:
         return self.bundle.sample(seed=self.seeds[index], class_=self.label_at(index), truncation=self.truncation)
 
-    def works(self, packing: Callable[[Piece], Callable[[Pixels], T]]) -> Iterator[Work[T]]:
-        """The work that makes all samples, piece by piece; `packing` gives what is to become of a piece's pixels."""
+    def works(
+        self, packing: Callable[[Piece], Callable[[Pixels], T]], indices: range | None = None
+    ) -> Iterator[Work[T]]:
+        """The work that makes samples, piece by piece.
+
+        Args:
+            packing: gives what is to become of a piece's pixels.
+            indices: of the samples, one after the other; None is all of them.
+        """
+        indices = range(len(self)) if indices is None else indices
         batcher = self.bundle.batcher
-        rows = min(batcher.max_rows, -(-len(self) // batcher.runners))
-        for start in range(0, len(self), rows):
-            piece = [(index, self[index]) for index in range(start, min(start + rows, len(self)))]
+        rows = min(batcher.max_rows, -(-len(indices) // batcher.runners))
+        for start in range(0, len(indices), rows):
+            piece = [(index, self[index]) for index in indices[start : start + rows]]
             yield self.bundle.work([sample for _, sample in piece], packing(piece))
 
 

@@ -206,7 +206,8 @@ class Processes:
     def close(self) -> None:
         with self._starting:
             self._closed = True
-        for process in self._running:
+            running = list(self._running)
+        for process in running:
             process.kill()
 
     def _compute(self, name: str, works: "Sequence[Work[Any]]") -> "Computed":

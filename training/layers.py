@@ -26,7 +26,7 @@ def initialise(module: nn.Module, leak: float = 0.2) -> None:
 
 
 def begin_grey(to_image: nn.Conv2d) -> None:
-    """Weights so small that the first pictures are nearly grey: where tanh is flat no loss finds a way back."""
+    """Weights so small that the first pictures are nearly grey, and no loss begins by undoing chance."""
     with torch.no_grad():
         to_image.weight.mul_(0.1)
 

@@ -78,7 +78,11 @@ class Translator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
-        """Items [N, C', ...] in [-1, 1] of sources [N, C, ...] in [-1, 1] and latents [N, z_dim]."""
+        """Items [N, C', ...] of sources [N, C, ...] in [-1, 1] and latents [N, z_dim].
+
+        They are to be in [-1, 1], and nothing holds them there but what they learn: where tanh is flat, as at white, no
+        loss finds a way back. `as_bytes` clamps.
+        """
 
 
 class TranslatorConfig(Component, ABC):

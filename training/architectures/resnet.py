@@ -11,7 +11,6 @@ Zhang et al., "Fixup Initialization", 2019, arXiv:1901.09321.
 
 from dataclasses import dataclass
 
-import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -84,4 +83,5 @@ class ResNet(Translator):
 
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
         x = self.shift(self.down(x), z)
-        return torch.tanh(self.to_image(self.up(F.leaky_relu(self.blocks(x), LEAK))))
+        images: Tensor = self.to_image(self.up(F.leaky_relu(self.blocks(x), LEAK)))
+        return images

@@ -65,4 +65,5 @@ class UNet(Translator):
         x = F.leaky_relu(self.shift(self.bottom(x), z), LEAK)
         for up, beside in zip(reversed(self.up), reversed(passed), strict=True):
             x = F.leaky_relu(up(torch.cat([self.upsample(x), beside], 1)), LEAK)
-        return torch.tanh(self.to_image(x))
+        images: Tensor = self.to_image(x)
+        return images

@@ -1,0 +1,1 @@
+"""Images and the chart: how the service gets to where it runs."""

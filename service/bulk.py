@@ -1,0 +1,269 @@
+"""`python -m service generate`: many pictures without HTTP, as tar shards in a folder or a bucket.
+
+A shard's bytes are a function of the plan and of its number, whoever writes it: any number of workers share the shards
+of one plan, and what has been written is not written again. `plan.json` says what the shards are of, a record beside
+each shard its size and hash, and `manifest.json` all of that, once all are there.
+"""
+
+import hashlib
+import json
+import re
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from rich.progress import MofNCompleteColumn, Progress
+
+from service.archives import Tar
+from service.catalog import Catalog
+from service.errors import InvalidValue
+from service.formats import FORMATS, FormatName
+from service.lifecycle import engine_of
+from service.plan import Classes, Plan
+from service.settings import Settings
+from service.streaming import Pieces
+
+SHARD = re.compile("([0-9]{1,9})/([1-9][0-9]{0,8})")
+PLAN_FILE, MANIFEST_FILE = "plan.json", "manifest.json"
+
+
+class Store:
+    """A folder of the machine, or a prefix of a bucket: whatever fsspec has an implementation for.
+
+    Nothing is ever seen in it half written.
+
+    Args:
+        url: a path, or what fsspec knows: `s3://bucket/prefix`, `gs://...`; credentials are those of its library.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise InvalidValue(f"--out {url}: {error}") from error
+        with suppress(FileExistsError):
+            self._files.makedirs(self._root, exist_ok=True)
+
+    def read(self, name: str) -> bytes | None:
+        """A whole file; None if it is not there."""
+        try:
+            content: bytes = self._files.cat_file(self._path(name))
+        except FileNotFoundError:
+            return None
+        return content
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if it is not there."""
+        try:
+            self._files.invalidate_cache()
+            size: int = self._files.size(self._path(name))
+        except FileNotFoundError:
+            return None
+        return size
+
+    def write(self, name: str, content: bytes) -> None:
+        with self.writing(name) as stream:
+            stream.write(content)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """A file that is there when the block ends, and not if it fails."""
+        path = self._path(name)
+        if isinstance(self._files, LocalFileSystem):  # its own way goes through the directory for temporary files
+            with self._aside(f"{path}.part") as stream:
+                yield stream
+            self._files.mv(f"{path}.part", path)
+            return
+        stream = self._files.open(path, "wb", autocommit=False)
+        try:
+            yield stream
+            stream.close()
+        except BaseException:
+            stream.discard()
+            raise
+        stream.commit()
+
+    @contextmanager
+    def _aside(self, path: str) -> Iterator[BinaryIO]:
+        try:
+            with self._files.open(path, "wb") as stream:
+                yield stream
+        except BaseException:
+            self._files.rm_file(path)
+            raise
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A plan in parts of equal size, but for the last."""
+
+    plan: Plan
+    size: int
+    """Samples of a shard."""
+    picture: FormatName = "png"
+    classes: Classes | None = None
+    """As the plan was asked for them."""
+
+    def __len__(self) -> int:
+        return len(range(0, len(self.plan), self.size))
+
+    def name(self, number: int) -> str:
+        return f"{self.plan.bundle.name}-{number:06d}.tar"
+
+    def indices(self, number: int) -> range:
+        """Of a shard's samples in the plan; their keys in the tar too."""
+        return range(len(self.plan))[number * self.size : (number + 1) * self.size]
+
+    def chunks(self, number: int) -> Iterator[bytes]:
+        """A shard's bytes, about one batch at a time: a tar in WebDataset layout, like that of `/sample`."""
+        archive = Tar(self.plan, FORMATS[self.picture], max_pixels=0)
+        pieces = Pieces(self.plan.bundle.batcher, self.plan.works(archive.packing, self.indices(number)))
+        try:
+            yield from archive.write(pieces)
+        finally:
+            pieces.close()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the bytes of all shards are a function of."""
+        plan, bundle = self.plan, self.plan.bundle
+        return {
+            "model": bundle.name,
+            "version": bundle.manifest.version,
+            "digest": bundle.manifest.digest,
+            "seeds": [[part.start, part.stop] for part in plan.seeds.ranges],
+            "classes": self.classes,
+            "truncation": plan.truncation,
+            "picture": self.picture,
+            "count": len(plan),
+            "shard_size": self.size,
+        }
+
+
+@dataclass(frozen=True)
+class Written:
+    """A shard that this worker has looked after."""
+
+    name: str
+    samples: int
+    new: bool
+    """Written now; else it was there already."""
+
+
+def write_shards(shards: Shards, store: Store, *, worker: int = 0, workers: int = 1) -> Iterator[Written]:
+    """Write this worker's part of the shards, one after the other, and the manifest if all are there then.
+
+    Args:
+        worker: of `workers`, from 0: it writes shards `worker`, `worker + workers`, ...
+
+    Raises:
+        InvalidValue: if the store holds shards of another plan, or one that is not what its record says.
+        ModelFailure: if the generator fails.
+    """
+    plan = _json(shards.facts)
+    if (before := store.read(PLAN_FILE)) not in (None, plan):
+        raise InvalidValue(f"{PLAN_FILE} there is of another plan; choose an empty place, or the same arguments")
+    if before is None:
+        store.write(PLAN_FILE, plan)
+    for number in range(worker, len(shards), workers):
+        name, samples = shards.name(number), len(shards.indices(number))
+        if _record(store, name) is not None:
+            yield Written(name, samples, new=False)
+            continue
+        digest, size = hashlib.sha256(), 0
+        with store.writing(name) as stream:
+            for chunk in shards.chunks(number):
+                stream.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+        record = {"name": name, "samples": samples, "bytes": size, "sha256": digest.hexdigest()}
+        store.write(f"{name}.json", _json(record))
+        yield Written(name, samples, new=True)
+    records = [_record(store, shards.name(number)) for number in range(len(shards))]
+    if None not in records:
+        store.write(MANIFEST_FILE, _json({**shards.facts, "shards": records}))
+
+
+def generate(settings: Settings, given: Namespace) -> None:
+    """Run the command, with a progress bar.
+
+    Raises:
+        GaneryError: if an argument, the bundle or the store is not as it should be.
+    """
+    worker, workers = _worker(given.shard)
+    classes = _classes(given.classes)
+    if given.picture not in FORMATS:
+        raise InvalidValue(f"--picture {given.picture} is unknown; it takes {', '.join(FORMATS)}")
+    if given.shard_size < 1 or (given.count is not None and given.count < 1):
+        raise InvalidValue("--count and --shard-size are 1 or more")
+    if not 0 < given.truncation <= 1:
+        raise InvalidValue(f"--truncation {given.truncation} is not above 0 and at most 1")
+    store = Store(given.out)
+    engine = engine_of(settings)
+    try:
+        catalog = Catalog.load(settings.models_dir, default=settings.default_model, engine=engine)
+        bundle = catalog.get(given.model, task="generate")
+        plan = Plan.of(
+            bundle,
+            first_seed=given.seed,
+            count=given.count,
+            classes=classes,
+            truncation=given.truncation,
+            max_count=bundle.seeds,
+        )
+        shards = Shards(plan, given.shard_size, given.picture, classes)
+        own = sum(len(shards.indices(number)) for number in range(worker, len(shards), workers))
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
+            task = progress.add_task(f"{bundle.name} {given.shard}", total=own)
+            for written in write_shards(shards, store, worker=worker, workers=workers):
+                progress.advance(task, written.samples)
+                progress.console.print(f"{written.name}: {'written' if written.new else 'was there'}")
+        bundle.batcher.close()
+    finally:
+        engine.close()
+
+
+def _worker(text: str) -> tuple[int, int]:
+    """`I/N`: worker I of N, from 0."""
+    match = SHARD.fullmatch(text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise InvalidValue(f"--shard {text} is not I/N with I from 0 to N - 1, for example 0/4")
+    return int(match[1]), int(match[2])
+
+
+def _classes(text: str) -> Classes | None:
+    """`all`; one name or index, or several with commas between them; or how many of each, `sneaker=500,bag=30`."""
+    if text == "all":
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not any("=" in part for part in parts):
+        return [int(part) if part.isdecimal() else part for part in parts]
+    pairs = [part.partition("=") for part in parts]
+    if not all(count.strip().isdecimal() for _, _, count in pairs):
+        raise InvalidValue(f"--classes {text}: with a count for one class, give one for each, as in sneaker=500,bag=30")
+    return {name.strip(): int(count) for name, _, count in pairs}
+
+
+def _record(store: Store, name: str) -> dict[str, Any] | None:
+    """What stands beside a shard; None if it is not written."""
+    content = store.read(f"{name}.json")
+    if content is None:
+        return None
+    record: dict[str, Any] = json.loads(content)
+    if (size := store.size(name)) != record["bytes"]:
+        raise InvalidValue(
+            f"{name} has {size} bytes, its record says {record['bytes']}; something else has changed it: remove "
+            f"{name}.json, and it is written again"
+        )
+    return record
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1).encode() + b"\n"

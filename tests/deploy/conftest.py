@@ -1,0 +1,84 @@
+"""The chart as Helm renders it, in each way that somebody would install it."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import tools
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy/chart"
+RELEASE, NAMESPACE = "pictures", "generators"
+DIGEST = "sha256:" + "0" * 64
+
+CPU, GPU = ["--values", "values-cpu.yaml"], ["--values", "values-gpu.yaml"]
+FLAVOURS: dict[str, list[str]] = {
+    "plain": [],
+    "cpu": CPU,
+    "gpu": GPU,
+    "keda": [*CPU, "--set", "autoscaler.kind=keda"],
+    "one": ["--set", "replicas=1"],
+    "claim": ["--set", "bundles.source=claim,bundles.claim=bundles"],
+    "oci": [*CPU, "--set", f"bundles.source=oci,bundles.oci.reference=registry.example/bundles@{DIGEST}"],
+    "keys": [*CPU, "--set", f"apiKeysSecret=keys,image.digest={DIGEST},priorityClassName=high"],
+    "gpu-nodes": [*GPU, "--set", "gpu.nodeSelector.gpu=one,nodeSelector.zone=here,gpu.runtimeClassName=nvidia"],
+}
+
+Objects = list[dict[str, Any]]
+
+
+def tool(name: str) -> str:
+    """Where a tool is; without it the test is skipped."""
+    found = tools.find(name)
+    if found is None:
+        pytest.skip(f"needs {name}; `make deploy-tools` installs it where it can be had")
+    return found
+
+
+def helm(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    """Run Helm on the chart."""
+    command = [tool("helm"), *arguments]
+    return subprocess.run(command, cwd=CHART, check=check, capture_output=True, text=True)
+
+
+def template(*values: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    """Render the chart."""
+    return helm("template", RELEASE, ".", "--namespace", NAMESPACE, *values, check=check)
+
+
+@pytest.fixture(scope="session", name="tool")
+def give_tool() -> Any:
+    return tool
+
+
+@pytest.fixture(scope="session", name="helm")
+def give_helm() -> Any:
+    return helm
+
+
+@pytest.fixture(scope="session", name="template")
+def give_template() -> Any:
+    return template
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A file of objects for each flavour."""
+    directory = tmp_path_factory.mktemp("rendered")
+    for flavour, values in FLAVOURS.items():
+        (directory / f"{flavour}.yaml").write_text(template(*values).stdout)
+    return {flavour: directory / f"{flavour}.yaml" for flavour in FLAVOURS}
+
+
+@pytest.fixture(params=FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def objects(rendered: dict[str, Path], flavour: str) -> Objects:
+    """The objects of one flavour."""
+    return [each for each in yaml.safe_load_all(rendered[flavour].read_text()) if each]

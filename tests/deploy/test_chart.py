@@ -1,0 +1,233 @@
+"""What the chart renders, and what schemas do not see in it."""
+
+import copy
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from semantics import CHECKS, containers, of_kind
+from server_process import serving
+
+from deploy.requirements import requirements
+from service import __version__
+from service.routes import ROUTES
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy/chart"
+SET_BY_THE_CHART = {"MODELS_DIR", "DRAIN_SECONDS", "API_KEYS_FILE"}
+ADDED_BY_PROMETHEUS = {"namespace", "service", "pod", "le"}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_nothing_is_wrong(objects, check):
+    assert list(CHECKS[check](objects)) == []
+
+
+def pod(objects):
+    (deployment,) = of_kind(objects, "Deployment")
+    return deployment["spec"]["template"]["spec"]
+
+
+def container(objects):
+    return pod(objects)["containers"][0]
+
+
+def the(objects, kind):
+    return of_kind(objects, kind)[0]["spec"]
+
+
+def resource(objects, kind, name, amount):
+    container(objects)["resources"][kind][name] = amount
+
+
+# What somebody may break, and the check that must see it.
+MUTATIONS: list[tuple[str, Callable[[Any], Any]]] = [
+    ("selectors_match_labels", lambda o: the(o, "Service")["selector"].update({"app.kubernetes.io/name": "other"})),
+    ("selectors_match_labels", lambda o: the(o, "Deployment")["template"]["metadata"]["labels"].clear()),
+    ("selectors_match_labels", lambda o: the(o, "NetworkPolicy")["podSelector"]["matchLabels"].update(x="y")),
+    ("selectors_match_labels", lambda o: the(o, "ServiceMonitor")["selector"]["matchLabels"].update(x="y")),
+    ("selectors_match_labels", lambda o: the(o, "Service")["selector"].pop("app.kubernetes.io/name")),
+    ("ports_resolve", lambda o: container(o)["readinessProbe"]["httpGet"].update(port="htt_p")),
+    ("ports_resolve", lambda o: the(o, "Service")["ports"][0].update(targetPort="web")),
+    ("ports_resolve", lambda o: the(o, "ServiceMonitor")["endpoints"][0].update(port="metrics")),
+    ("ports_resolve", lambda o: the(o, "NetworkPolicy")["ingress"][0]["ports"][0].update(port="web")),
+    ("resources_add_up", lambda o: resource(o, "limits", "memory", "4Gib")),
+    ("resources_add_up", lambda o: resource(o, "requests", "memory", "64Gi")),
+    ("resources_add_up", lambda o: resource(o, "limits", "nvidia.com/gpu", 2)),
+    ("resources_add_up", lambda o: resource(o, "requests", "nvidia.com/gpu", "500m")),
+    ("a_rollout_can_begin", lambda o: the(o, "Deployment")["strategy"]["rollingUpdate"].update(maxUnavailable=0)),
+    ("the_grace_period_covers_the_drain", lambda o: pod(o).update(terminationGracePeriodSeconds=30)),
+    ("one_autoscaler_at_most", lambda o: o.append(the_other_autoscaler(o))),
+    ("one_autoscaler_at_most", lambda o: the(o, "Deployment").update(replicas=2)),
+    ("one_autoscaler_at_most", lambda o: the(o, "ScaledObject")["scaleTargetRef"].update(name="other")),
+    ("a_budget_leaves_room", lambda o: the(o, "ScaledObject").update(minReplicaCount=2)),
+    ("references_resolve", lambda o: pod(o).update(serviceAccountName="other")),
+    ("references_resolve", lambda o: container(o)["envFrom"][0]["configMapRef"].update(name="other")),
+    ("references_resolve", lambda o: pod(o)["volumes"].clear()),
+    ("pods_are_restricted", lambda o: container(o)["securityContext"].update(privileged=True)),
+    ("pods_are_restricted", lambda o: pod(o).update(enableServiceLinks=True)),
+    ("pods_are_restricted", lambda o: pod(o)["securityContext"].update(runAsUser=0)),
+    ("pods_are_restricted", lambda o: pod(o)["volumes"].append({"name": "host", "hostPath": {"path": "/"}})),
+]
+
+
+def the_other_autoscaler(objects):
+    other = copy.deepcopy(of_kind(objects, "ScaledObject")[0])
+    return {**other, "kind": "HorizontalPodAutoscaler"}
+
+
+@pytest.mark.parametrize("number", range(len(MUTATIONS)), ids=lambda number: f"{number}-{MUTATIONS[number][0]}")
+def test_what_is_broken_is_seen(rendered, number):
+    check, break_it = MUTATIONS[number]
+    objects = [each for each in yaml.safe_load_all(rendered["gpu"].read_text()) if each]
+    assert list(CHECKS[check](objects)) == []
+    break_it(objects)
+    assert list(CHECKS[check](objects))
+
+
+REFUSED = {
+    "a rollout that cannot begin": ["rollout.maxSurge=0", "rollout.maxUnavailable=0"],
+    "two autoscalers": ["autoscaler.kind=both"],
+    "no replica to start from": ["autoscaler.minReplicas=0"],
+    "half a GPU": ["gpu.count=0.5"],
+    "two GPUs for a process that uses one": ["gpu.count=2"],
+    "a value that is not one": ["replica=3"],
+    "a setting that is not one": ["settings.QUEUE_LENGTH=5"],
+    "a setting that the chart makes itself": ["settings.DRAIN_SECONDS=5"],
+    "a memory that is none": ["resources.limits.memory=4Gib"],
+    "a claim without a name": ["bundles.source=claim"],
+    "bundles by a tag, which may be other bundles tomorrow": ["bundles.source=oci", "bundles.oci.reference=a/b:1"],
+    "bundles from nowhere": ["bundles.source=oci"],
+    "a digest that is none": ["image.digest=sha256:abc"],
+    "a policy that lets everybody in": ["networkPolicy.clientNamespaceLabels=null"],
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_the_schema_refuses(template, why):
+    arguments = [argument for value in REFUSED[why] for argument in ("--set", value)]
+    assert template(*arguments, check=False).returncode != 0
+
+
+def test_one_set_of_settings(objects, monkeypatch, tmp_path):
+    """Every variable is one that the service knows, with a value that it takes; nothing else looks like one."""
+    (settings,) = [each["data"] for each in of_kind(objects, "ConfigMap") if "SERVICE_MODELS_DIR" in each["data"]]
+    assert {name.removeprefix("SERVICE_").lower() for name in settings} <= set(Settings.model_fields)
+    for each in containers(objects):
+        assert "env" not in each
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().drain_seconds == float(settings["SERVICE_DRAIN_SECONDS"])
+
+
+def test_the_schema_knows_the_settings():
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    names = schema["properties"]["settings"]["propertyNames"]["enum"]
+    assert set(names) == {field.upper() for field in Settings.model_fields} - SET_BY_THE_CHART
+
+
+def test_bundles_are_mounted_where_the_service_looks(objects, flavour):
+    mounts = {mount["name"]: mount for mount in container(objects)["volumeMounts"]}
+    if flavour not in {"claim", "oci"}:
+        assert "bundles" not in mounts
+        return
+    (settings,) = [each["data"] for each in of_kind(objects, "ConfigMap") if "SERVICE_MODELS_DIR" in each["data"]]
+    assert mounts["bundles"] == {"name": "bundles", "mountPath": settings["SERVICE_MODELS_DIR"], "readOnly": True}
+
+
+def test_probes_ask_for_what_there_is(objects):
+    paths = {route.path for route in ROUTES}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container(objects)[probe]["httpGet"]["path"] in paths
+    assert container(objects)["livenessProbe"]["httpGet"]["path"] == "/livez"
+    slow, quick = (container(objects)[probe] for probe in ("livenessProbe", "readinessProbe"))
+    assert slow["periodSeconds"] * slow["failureThreshold"] > 10 * quick["periodSeconds"] * quick["failureThreshold"]
+
+
+def test_the_network_is_closed_but_for_callers_and_names(objects):
+    policy = the(objects, "NetworkPolicy")
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    (rule,) = policy["egress"]
+    assert {port["port"] for port in rule["ports"]} == {53}
+    assert all(peer for rule in policy["ingress"] + policy["egress"] for peer in rule.get("from", rule.get("to")))
+
+
+def test_the_gpu_flavour_takes_what_a_gpu_needs(rendered):
+    objects = [each for each in yaml.safe_load_all(rendered["gpu-nodes"].read_text()) if each]
+    assert container(objects)["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert pod(objects)["nodeSelector"] == {"gpu": "one", "zone": "here"}
+    assert pod(objects)["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    (settings,) = [each["data"] for each in of_kind(objects, "ConfigMap") if "SERVICE_MODELS_DIR" in each["data"]]
+    assert settings["SERVICE_PROVIDER"] == "cuda"
+
+
+def expressions() -> dict[str, list[str]]:
+    """What the alerts, the dashboard and the autoscalers ask Prometheus for."""
+    alerts = yaml.safe_load((CHART / "alerts/ganery.yaml").read_text())
+    dashboard = json.loads((CHART / "dashboards/ganery.json").read_text())
+    scaler = (CHART / "templates/autoscaler.yaml").read_text()
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    variables = [each["definition"] for each in dashboard["templating"]["list"] if "definition" in each]
+    return {
+        **{rule["alert"]: [rule["expr"]] for group in alerts["groups"] for rule in group["rules"]},
+        **{panel["title"]: [target["expr"] for target in panel["targets"]] for panel in dashboard["panels"]},
+        "variables": variables,
+        "KEDA": re.findall(r"query: (.*)", scaler),
+        "HPA": [values["autoscaler"]["hpa"]["metric"]],
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> dict[str, set[str]]:
+    """The labels of each series of a server that has answered, failed and refused."""
+    with serving(tmp_path_factory.mktemp("metrics"), ROOT / "models") as server:
+        server.wait_for('"ready"')
+        for ask in ({"seed": 1}, {"seed": "x"}):
+            server.client.post("/generate", json=ask)
+        text = server.client.get("/metrics").text
+    series: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            series.setdefault(sample.name, set()).update(sample.labels)
+    return series
+
+
+@pytest.mark.parametrize("name", expressions())
+def test_metrics_and_labels_are_exported(exported, name):
+    found = 0
+    for expression in expressions()[name]:
+        for metric, labels in re.findall(r"(ganery_\w+)(?:\{([^}]*)\})?", expression):
+            found += 1
+            assert metric in exported
+            named = set(re.findall(r"(\w+)=~?", labels))
+            assert named <= exported[metric] | ADDED_BY_PROMETHEUS
+    assert found
+
+
+def test_each_alert_has_a_line_in_the_operations_page():
+    alerts = yaml.safe_load((CHART / "alerts/ganery.yaml").read_text())
+    page = (ROOT / "docs/operations.md").read_text()
+    for group in alerts["groups"]:
+        for rule in group["rules"]:
+            assert f"| `{rule['alert']}` |" in page
+
+
+def test_the_chart_has_the_version_of_the_service():
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
+
+
+@pytest.mark.parametrize("extra", ["cpu", "gpu"])
+def test_the_image_installs_what_pyproject_says(extra):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (
+        requirements(extra, ROOT / "pyproject.toml")
+        == project["dependencies"] + project["optional-dependencies"][extra]
+    )

@@ -1,0 +1,196 @@
+import hashlib
+import io
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+from moto.server import ThreadedMotoServer
+
+from service.bulk import MANIFEST_FILE, PLAN_FILE, Shards, Store, write_shards
+from service.errors import InvalidValue
+from service.plan import Plan
+
+ROOT = Path(__file__).parents[2]
+FILES = ["digits-000000.tar", "digits-000001.tar", "digits-000002.tar"]
+
+
+@pytest.fixture
+def shards(digits_bundle):
+    return Shards(Plan.of(digits_bundle, first_seed=5, count=25), size=10)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def write(shards, place, **settings):
+    return [(written.name, written.new) for written in write_shards(shards, Store(str(place)), **settings)]
+
+
+def contents(place):
+    return {path.name: path.read_bytes() for path in place.iterdir()}
+
+
+def members(*tars):
+    """Name and content of each file, of one tar after the other."""
+    found = []
+    for content in tars:
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            found += [(member.name, tar.extractfile(member).read()) for member in tar]
+    return found
+
+
+def test_the_shards_together_are_what_sample_gives(shards, tmp_path, serve, digits):
+    assert write(shards, tmp_path / "out") == [(name, True) for name in FILES]
+    with serve() as client:
+        sample = client.post("/sample", json={"model": "digits", "seed": 5, "count": 25, "format": "tar"}).content
+    assert members(*((tmp_path / "out" / name).read_bytes() for name in FILES)) == members(sample)
+
+
+def test_a_shard_is_the_same_file_whoever_writes_it(shards, tmp_path):
+    write(shards, tmp_path / "alone")
+    for worker in (2, 0, 1):
+        write(shards, tmp_path / "shared", worker=worker, workers=3)
+    assert contents(tmp_path / "alone") == contents(tmp_path / "shared")
+    assert set(contents(tmp_path / "alone")) == {*FILES, *(f"{name}.json" for name in FILES), PLAN_FILE, MANIFEST_FILE}
+
+
+def test_the_manifest_comes_last_and_tells_the_hash_of_each(shards, out):
+    write(shards, out, worker=0, workers=2)
+    assert not (out / MANIFEST_FILE).exists()
+    write(shards, out, worker=1, workers=2)
+    manifest = json.loads((out / MANIFEST_FILE).read_text())
+    assert [shard["name"] for shard in manifest["shards"]] == FILES
+    assert [shard["samples"] for shard in manifest["shards"]] == [10, 10, 5]
+    for shard in manifest["shards"]:
+        content = (out / shard["name"]).read_bytes()
+        assert (shard["bytes"], shard["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_goes_on_with_what_is_missing(shards, out):
+    write(shards, out)
+    before = contents(out)
+    (out / f"{FILES[1]}.json").unlink()
+    assert write(shards, out) == [(FILES[0], False), (FILES[1], True), (FILES[2], False)]
+    assert contents(out) == before
+
+
+def test_a_shard_that_is_not_whole_is_named(shards, out):
+    write(shards, out)
+    with (out / FILES[1]).open("r+b") as stream:
+        stream.truncate(100)
+    with pytest.raises(InvalidValue, match=r"digits-000001.tar has 100 bytes, .*remove digits-000001.tar.json"):
+        write(shards, out)
+
+
+def test_shards_of_another_plan_are_left_alone(shards, digits_bundle, out):
+    write(shards, out)
+    before = contents(out)
+    with pytest.raises(InvalidValue, match="another plan"):
+        write(Shards(Plan.of(digits_bundle, first_seed=6, count=25), size=10), out)
+    assert contents(out) == before
+
+
+def test_what_fails_leaves_nothing_half_written(shards, out, monkeypatch):
+    monkeypatch.setattr(Shards, "chunks", lambda self, number: iter([b"begun", 1]))
+    with pytest.raises(TypeError):
+        write(shards, out)
+    assert set(contents(out)) == {PLAN_FILE}
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """An S3 server on loopback."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    name = f"bucket-{secrets.token_hex(8)}"  # for all servers of a process share what they hold
+    fsspec.filesystem("s3").mkdir(name)
+    yield f"s3://{name}/digits"
+    server.stop()
+
+
+def test_a_bucket_holds_what_a_folder_would(shards, out, bucket):
+    write(shards, out)
+    assert write(shards, bucket) == [(name, True) for name in FILES]
+    assert write(shards, bucket) == [(name, False) for name in FILES]
+    found = {Path(path).name: fsspec.filesystem("s3").cat(path) for path in fsspec.filesystem("s3").ls(bucket)}
+    assert found == contents(out)
+
+
+def test_what_fails_leaves_nothing_in_a_bucket(shards, bucket, monkeypatch):
+    monkeypatch.setattr(Shards, "chunks", lambda self, number: iter([b"x" * 6_000_000, 1]))
+    with pytest.raises(TypeError):
+        write(shards, bucket)
+    assert [Path(path).name for path in fsspec.filesystem("s3").ls(bucket, refresh=True)] == [PLAN_FILE]
+
+
+def command(models, *arguments):
+    environment = {**os.environ, "SERVICE_MODELS_DIR": str(models), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "service", "generate", *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(running):
+    """Its exit code and what it wrote."""
+    output, errors = running.communicate(timeout=60)
+    return running.returncode, output, errors
+
+
+def test_the_command_that_was_stopped_goes_on(models, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    ask = ["--model", "digits", "--classes", "one=500,two=2500", "--shard-size", 250, "--out"]
+    assert finish(command(models, *ask, whole))[0] == 0
+    first = command(models, *ask, stopped)
+    deadline = time.monotonic() + 60
+    while not (stopped / "digits-000001.tar.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    first.send_signal(signal.SIGTERM)
+    finish(first)
+    returncode, output, _ = finish(command(models, *ask, stopped))
+    assert returncode == 0
+    assert "digits-000000.tar: was there" in output
+    assert contents(stopped) == contents(whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shard", "2/2"], "--shard 2/2 is not I/N"),
+        (["--count", "0"], "are 1 or more"),
+        (["--picture", "gif"], "it takes png, webp, jpeg"),
+        (["--classes", "one=1,two"], "with a count for one class"),
+        (["--classes", "seven", "--count", "1"], "unknown class 'seven'"),
+        (["--model", "nobody", "--count", "1"], "unknown model 'nobody'; available: digits, plain"),
+        ([], "count is missing"),
+        (["--count", "1", "--truncation", "2"], "not above 0 and at most 1"),
+        (["--count", "1", "--out", "nowhere://x"], "Protocol not known: nowhere"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(models, tmp_path, arguments, message):
+    returncode, _, errors = finish(command(models, "--model", "digits", "--out", tmp_path / "out", *arguments))
+    assert returncode == 1
+    assert message in errors
+    assert "Traceback" not in errors
