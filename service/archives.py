@@ -10,6 +10,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -80,8 +81,7 @@ class Zip(Archive[list[tuple[str, bytes]]]):
         return partial(_zip_files, piece, self.file_format, folders)
 
     def write(self, pieces: Iterable[list[tuple[str, bytes]]]) -> Iterator[bytes]:
-        members = (_zip_member(name, len(content), [content]) for piece in pieces for name, content in piece)
-        return iter(stream_zip(members, extended_timestamps=False))
+        return zip_of(file for piece in pieces for file in piece)
 
 
 class Npz(Archive[bytes]):
@@ -162,6 +162,38 @@ ARCHIVES: dict[ArchiveName, type[Archive[Any]]] = {
 }
 
 
+ContainerName = Literal["zip", "tar"]
+Files = Iterable[tuple[str, bytes]]
+
+
+def zip_of(files: Files) -> Iterator[bytes]:
+    """A zip of files by their names, in order."""
+    members = (_zip_member(name, len(content), [content]) for name, content in files)
+    return iter(stream_zip(members, extended_timestamps=False))
+
+
+def tar_of(files: Files) -> Iterator[bytes]:
+    """A tar of the same."""
+    for name, content in files:
+        yield _tar_member(name, content)
+    yield bytes(2 * BLOCK)
+
+
+@dataclass(frozen=True)
+class Container:
+    """How several files leave as one."""
+
+    media_type: str
+    extension: str
+    write: Callable[[Files], Iterator[bytes]]
+
+
+CONTAINERS: dict[ContainerName, Container] = {
+    "zip": Container("application/zip", "zip", zip_of),
+    "tar": Container("application/x-tar", "tar", tar_of),
+}
+
+
 def contact_sheet(pixels: Pixels) -> Pixels:
     """Pictures [N, H, W, C] side by side, row by row, on white: one picture [rows * H, columns * W, C]."""
     count, height, width, channels = pixels.shape
@@ -226,7 +258,8 @@ def _json_objects(piece: Piece, file_format: Format, pixels: Pixels) -> list[str
 def _tar_member(name: str, content: bytes) -> bytes:
     info = tarfile.TarInfo(name)
     info.size = len(content)
-    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % BLOCK)
+    # As USTAR, unless a name is too long or too foreign for that.
+    return info.tobuf(tarfile.PAX_FORMAT) + content + bytes(-len(content) % BLOCK)
 
 
 def _zip_member(name: str, size: int, chunks: Iterable[bytes]) -> MemberFile:

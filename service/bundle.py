@@ -10,12 +10,14 @@ from service.batcher import Batcher, Limits, Observer
 from service.engine import Engine, Here
 from service.errors import InvalidBundle, InvalidLatent, InvalidValue
 from service.files import MAX_BUNDLE_BYTES, read_verified
-from service.generator import MAX_BATCH, Feed, Generator, Measured, Pixels
+from service.generator import Feed, Generator, Measured, Pixels
 from service.golden import GoldenReport
 from service.latents import SCHEMES, Latents, fresh_seed
 from service.manifest import SAMPLES_FILE, Manifest
 from service.sample import Sample
-from service.work import Drawn, Given, Work, keep
+from service.tasks import task_of
+from service.tasks.generate import Drawn, Given
+from service.work import Work, keep
 
 T = TypeVar("T")
 
@@ -63,8 +65,7 @@ class Bundle:
         manifest = Manifest.read(directory)
         if manifest.name != directory.name:
             raise InvalidBundle(f"the manifest's name is {manifest.name!r}; it must be the directory's")
-        if manifest.task != "generate":
-            raise InvalidBundle(f"task {manifest.task!r} is not served; served: generate")
+        task = task_of(manifest)
         files = read_verified(directory, manifest.sha256, wanted=(SAMPLES_FILE,), max_bytes=max_bytes)
         engine = Here(max_bytes=max_bytes) if engine is None else engine
         opened = engine.open(directory, manifest)
@@ -72,7 +73,7 @@ class Bundle:
         batcher = Batcher(
             partial(engine.compute, manifest.name),
             runners=engine.runners(measured.provider),
-            max_rows=max(1, min(MAX_BATCH, int(BATCH_SECONDS / measured.seconds_per_row))),
+            max_rows=max(1, min(task.max_rows, int(BATCH_SECONDS / measured.seconds_per_row))),
             seconds_per_row=measured.seconds_per_row,
             limits=limits,
             observer=observer,
@@ -146,9 +147,9 @@ class Bundle:
 
     @property
     def seeds(self) -> int:
-        """How many seeds there are."""
-        assert self.manifest.latent is not None
-        return SCHEMES[self.manifest.latent.scheme][1]
+        """How many seeds there are; 0 if the graph takes none."""
+        latent = self.manifest.latent
+        return 0 if latent is None else SCHEMES[latent.scheme][1]
 
     def _work(self, rows: int, feed: Callable[[Generator], Feed], finish: Callable[[Pixels], T]) -> Work[T]:
         height, width, _ = self.shape

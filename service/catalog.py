@@ -105,8 +105,14 @@ class Catalog:
         return cls(bundles, refused, default)
 
     def default_for(self, task: Task) -> str | None:
-        """Name of the bundle for requests that give none; None if there is no bundle for the task."""
-        return self.default or next((b.name for b in self.bundles.values() if b.manifest.task == task), None)
+        """Name of the bundle for requests that give none; None if there is no bundle for the task.
+
+        A default that does something else is none for this task.
+        """
+        named = self.bundles.get(self.default or "")
+        if self.default is not None and (named is None or named.manifest.task == task):
+            return self.default
+        return next((b.name for b in self.bundles.values() if b.manifest.task == task), None)
 
     def named(self, name: str) -> Bundle:
         """The bundle of that name.
@@ -125,29 +131,32 @@ class Catalog:
         return self.bundles[name]
 
     def of_digest(self, prefix: str) -> Bundle:
-        """The bundle whose digest begins so.
+        """The bundle whose samples' ids begin so.
 
         Raises:
-            UnknownModel: if none does.
+            UnknownModel: if there is none.
         """
-        for bundle in self.bundles.values():
+        bundles = [bundle for bundle in self.bundles.values() if bundle.manifest.task == "generate"]
+        for bundle in bundles:
             if bundle.manifest.digest.startswith(prefix):
                 return bundle
         raise UnknownModel(
             f"no bundle with digest {prefix[:64]}... is served; the ids of this service begin with "
-            + (", ".join(f"g1.{b.manifest.digest[:16]} ({b.name})" for b in self.bundles.values()) or "nothing")
+            + (", ".join(f"g1.{b.manifest.digest[:16]} ({b.name})" for b in bundles) or "nothing")
         )
 
     def get(self, name: str | None, *, task: Task) -> Bundle:
         """The bundle that a request means: the one it names, or the default for the task.
 
         Raises:
-            UnknownModel: if there is none of that name.
-            NotReady: if it has been refused, or nothing does the task.
+            UnknownModel: if there is none of that name, or none that does the task.
+            NotReady: if it has been refused, or nothing is served.
             WrongTask: if it does something else.
         """
         if name is None:
             name = self.default_for(task)
+        if name is None and self.bundles:
+            raise UnknownModel(f"no model that is served here does {task!r}; GET /models lists what they do")
         if name is None:
             raise NotReady(self.why_empty())
         bundle = self.named(name)

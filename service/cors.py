@@ -10,7 +10,10 @@ from pydantic_settings import NoDecode
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-READABLE = ("X-Seed", "X-Model", "X-Sample-Id", "X-Request-Id", "X-Determinism", "Server-Timing", "Retry-After")
+READABLE = (
+    "X-Seed", "X-Model", "X-Sample-Id", "X-Resized", "X-Count", "X-Request-Id", "X-Determinism", "Server-Timing",
+    "Retry-After",
+)  # fmt: skip
 SENDABLE = ("Authorization", "Content-Type", "X-Request-Id", "X-Deadline-Ms", "X-Priority")
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?")

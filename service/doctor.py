@@ -14,7 +14,8 @@ from service.cpus import available_cpus
 from service.lifecycle import engine_of
 from service.runtime import compiled_providers, conflicting_builds
 from service.settings import Settings
-from service.work import keep
+from service.tasks import TASKS
+from service.work import TrialRows, Work, keep
 
 MEASURED_SECONDS = 1.0
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "bentoml", "numpy", "pillow")
@@ -44,7 +45,8 @@ def examine(settings: Settings) -> Iterator[str]:
     if not catalog.bundles:
         yield f"  PROBLEM: {catalog.why_empty()}"
     else:
-        yield f"requests that name no model get {catalog.default_for('generate')}"
+        defaults = {task: model for task in TASKS if (model := catalog.default_for(task))}
+        yield "requests that name no model get " + ", ".join(f"{model} ({task})" for task, model in defaults.items())
     for bundle in catalog.bundles.values():
         bundle.batcher.close()
     engine.close()
@@ -52,9 +54,10 @@ def examine(settings: Settings) -> Iterator[str]:
 
 def _bundle(bundle: Bundle) -> Iterator[str]:
     measured, batcher = bundle.measured, bundle.batcher
-    height, width, channels = bundle.shape
     manifest = bundle.manifest
-    yield f"  {manifest.name} {manifest.version}: {height}x{width}x{channels}, digest {manifest.digest[:16]}"
+    output = manifest.output
+    size = f"{output.height or 'any'}x{output.width or 'any'}x{output.channels}"
+    yield f"  {manifest.name} {manifest.version}: {manifest.task}, {size}, digest {manifest.digest[:16]}"
     yield f"    on {measured.provider}, {batcher.runners} runner(s), at most {batcher.max_rows} pictures in a batch"
     yield f"    rows are {measured.determinism}; golden samples: {bundle.golden}"
     alone, together = (_pictures_per_second(bundle, rows) for rows in (1, batcher.max_rows))
@@ -62,12 +65,11 @@ def _bundle(bundle: Bundle) -> Iterator[str]:
 
 
 def _pictures_per_second(bundle: Bundle, rows: int) -> float:
-    classes = bundle.manifest.classes or (None,)
-    samples = [bundle.sample(seed=row, class_=classes[row % len(classes)]) for row in range(rows)]
+    work = Work(rows, 0, TrialRows(rows), keep)
     runs = max(1, ceil(MEASURED_SECONDS / 2 / (rows * bundle.measured.seconds_per_row)))
     began = perf_counter()
     for _ in range(runs):
-        bundle.batcher.submit(bundle.work(samples, keep)).result()
+        bundle.batcher.submit(work).result()
     return runs * rows / (perf_counter() - began)
 
 

@@ -7,11 +7,12 @@ from typing import Any, Protocol
 
 from service.cpus import available_cpus
 from service.files import MAX_BUNDLE_BYTES, read_verified
-from service.generator import Generator, Measured, Pixels
-from service.golden import GoldenReport, check_golden
+from service.generator import Generator, Measured
+from service.golden import GoldenReport
 from service.graph_check import check_graph
 from service.manifest import GENERATOR_FILE, GOLDEN_FILE, Manifest
 from service.runtime import CPU, Provider
+from service.tasks import task_of
 from service.work import Computed, Work, compute
 
 
@@ -90,12 +91,8 @@ def open_bundle(directory: Path, manifest: Manifest, provider: Provider, max_byt
     """
     files = read_verified(directory, manifest.sha256, wanted=(GENERATOR_FILE, GOLDEN_FILE), max_bytes=max_bytes)
     check_graph(files[GENERATOR_FILE])
-    generator = Generator(files[GENERATOR_FILE], manifest, provider=provider)
-
-    def make(seeds: Sequence[int], labels: Sequence[int | None]) -> Pixels:
-        return generator.run(generator.feed(seeds, labels, [1.0] * len(seeds)))
-
-    golden = check_golden(manifest, files.get(GOLDEN_FILE), make, generator.measured.provider)
+    generator = Generator(files[GENERATOR_FILE], task_of(manifest), provider=provider)
+    golden = generator.task.check_golden(files.get(GOLDEN_FILE), generator.run, generator.measured.provider)
     return generator, Opened(generator.measured, golden)
 
 
@@ -107,4 +104,4 @@ def open_again(directory: Path, manifest: Manifest, provider: Provider, measured
     """
     sha256 = {GENERATOR_FILE: manifest.sha256[GENERATOR_FILE]}
     files = read_verified(directory, sha256, wanted=(GENERATOR_FILE,))
-    return Generator(files[GENERATOR_FILE], manifest, provider=provider, measured=measured)
+    return Generator(files[GENERATOR_FILE], task_of(manifest), provider=provider, measured=measured)

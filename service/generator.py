@@ -1,26 +1,91 @@
 """One ONNX Runtime session behind one method. No HTTP, no asyncio."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidBundle, ModelFailure, NonFiniteOutput, first_line
-from service.latents import Latents, draw
+from service.golden import GoldenReport
 from service.manifest import Manifest
 from service.runtime import Provider, open_session
 
 Pixels = NDArray[np.uint8]
 Feed = dict[str, NDArray[Any]]
 
+Tensors = dict[str, tuple[str, list[int | None]]]
+"""What is expected of a graph's inputs or outputs: name -> type, and the sizes after N; None must be symbolic."""
+
 MAX_BATCH = 32
 WARM_UP_ROWS = 8
 CROWD = [row % WARM_UP_ROWS for row in range(MAX_BATCH)]
 COMPANIES = [[0], [7], [3, 1], [6, 7, 5], [7, 1, 2, 5, 4, 3, 6, 0]]
 """Rows of the warm-up that are run together: alone, in pairs, in other places, with other neighbours."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Rows on which the warm-up measures whether company changes them, and how long they take."""
+
+    feed: Feed
+    crowd: Sequence[int] = tuple(CROWD)
+    """Rows of the largest company, which is timed."""
+    companies: Sequence[Sequence[int]] = tuple(COMPANIES)
+
+
+class AbstractTask(ABC):
+    """What a bundle does, as far as opening and running its graph needs to know. One for each bundle; it is cheap.
+
+    Raises:
+        InvalidBundle: if the manifest cannot be of this task.
+    """
+
+    batches: ClassVar[tuple[int, ...]] = (WARM_UP_ROWS,)
+    """Fixed sizes of a batch to try, where rows are not the same in any company, before they are run one by one."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+
+    @property
+    @abstractmethod
+    def inputs(self) -> Tensors:
+        """What the graph must take."""
+
+    @property
+    def outputs(self) -> Tensors:
+        """What the graph must give."""
+        output = self.manifest.output
+        return {"pixels": ("tensor(uint8)", [output.height, output.width, output.channels])}
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows of a batch, for the sake of memory."""
+        return MAX_BATCH
+
+    @abstractmethod
+    def shape(self, feed: Feed) -> tuple[int, ...]:
+        """Of one row of what the graph makes of a feed."""
+
+    @abstractmethod
+    def trials(self) -> Sequence[Trial]:
+        """Rows to warm up on, of each size that must be tried; always the same."""
+
+    @abstractmethod
+    def check_golden(self, content: bytes | None, run: Callable[[Feed], Pixels], provider: str) -> GoldenReport:
+        """Make the golden samples again.
+
+        Args:
+            content: of `golden.npz`; None if the bundle has none.
+            run: the graph.
+            provider: what it runs on.
+
+        Raises:
+            InvalidBundle: see `service/golden.py`.
+        """
 
 
 @dataclass(frozen=True)
@@ -50,7 +115,7 @@ class Generator:
 
     Args:
         model: the graph, serialised.
-        manifest: of its bundle.
+        task: of its bundle.
         provider: the hardware to run on.
         measured: by another process with this graph on this hardware; it is not measured again.
 
@@ -60,34 +125,13 @@ class Generator:
     """
 
     def __init__(
-        self, model: bytes, manifest: Manifest, *, provider: Provider = "auto", measured: Measured | None = None
+        self, model: bytes, task: AbstractTask, *, provider: Provider = "auto", measured: Measured | None = None
     ) -> None:
-        assert manifest.latent is not None
-        self._latent = manifest.latent
-        self._num_classes = len(manifest.classes or ())
-        self._shape = (manifest.output.height, manifest.output.width, manifest.output.channels)
+        self.task = task
         self._session = open_session(model, provider)
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._check_signature()
         self.measured = measured or self._warm_up()
-
-    def feed(self, seeds: Sequence[int], labels: Sequence[int | None], truncation: Sequence[float]) -> Feed:
-        """What the graph takes for seeds: z, and y and psi if it knows them; [N, ...] each.
-
-        Raises:
-            InvalidLatent: if the bundle's scheme does not know a seed.
-        """
-        z = draw(seeds, self._latent.z_dim, self._latent.scheme)
-        return self.conditioned(z, labels, truncation)
-
-    def conditioned(self, z: Latents, labels: Sequence[int | None], truncation: Sequence[float]) -> Feed:
-        """The same for latents, float32 [N, z_dim]."""
-        feed: Feed = {"z": z}
-        if self._num_classes:
-            feed["y"] = np.array(labels, np.int64)
-        if self._latent.truncation:
-            feed["psi"] = np.array(truncation, np.float32)
-        return feed
 
     def padding(self, rows: int) -> int:
         """Rows that `run` computes besides those it is given."""
@@ -128,23 +172,17 @@ class Generator:
         except Exception as error:
             raise ModelFailure(f"the generator failed on {rows} {'row' if rows == 1 else 'rows'}") from error
         pixels: Pixels = outputs["pixels"]
-        if pixels.shape != (rows, *self._shape):
-            raise ModelFailure(f"the generator gave pixels {list(pixels.shape)}, not {[rows, *self._shape]}")
+        shape = (rows, *self.task.shape(feed))
+        if pixels.shape != shape:
+            raise ModelFailure(f"the generator gave pixels {list(pixels.shape)}, not {list(shape)}")
         # Pixels are bytes, in which NaN is some colour or other; only the graph can still tell.
         if "finite" in outputs and not (len(outputs["finite"]) == rows and outputs["finite"].all()):
             raise NonFiniteOutput("the generator computed NaN or infinity instead of a picture; try another seed")
         return pixels
 
     def _check_signature(self) -> None:
-        inputs: dict[str, tuple[str, list[int]]] = {"z": ("tensor(float)", [self._latent.z_dim])}
-        if self._num_classes:
-            inputs["y"] = ("tensor(int64)", [])
-        if self._latent.truncation:
-            inputs["psi"] = ("tensor(float)", [])
-        if None in self._shape:
-            raise InvalidBundle("manifest output: a generator of pictures from seeds needs a height and a width")
-        _check_tensors("inputs", self._session.get_inputs(), inputs)
-        outputs: dict[str, tuple[str, list[Any]]] = {"pixels": ("tensor(uint8)", list(self._shape))}
+        _check_tensors("inputs", self._session.get_inputs(), self.task.inputs)
+        outputs = self.task.outputs
         if "finite" in self._outputs:  # bundles made before there was this output are still served
             outputs["finite"] = ("tensor(bool)", [])
         _check_tensors("outputs", self._session.get_outputs(), outputs)
@@ -159,31 +197,37 @@ class Generator:
         return Measured(self._session.get_providers()[0], batch, exact, seconds_per_row)
 
     def _measure(self) -> tuple[int | None, bool, float]:
-        """`batch`, `exact`, `seconds_per_row`."""
-        last = self._num_classes - 1  # the first class, the last one, and some between
-        labels = [row * last // (WARM_UP_ROWS - 1) if self._num_classes else None for row in range(WARM_UP_ROWS)]
-        feed = self.feed(range(WARM_UP_ROWS), labels, [1.0] * WARM_UP_ROWS)
-        expected = self._run(feed)
-        began = perf_counter()
-        crowd = self._run(_pick(feed, CROWD))
-        seconds_per_row = (perf_counter() - began) / len(CROWD)
-        if np.array_equal(crowd, expected[CROWD]) and self._keeps_rows(None, feed, expected):
+        """`batch`, `exact`, `seconds_per_row`; the last of the slowest trial."""
+        trials = [(trial, self._run(trial.feed)) for trial in self.task.trials()]
+        seconds_per_row, free = 0.0, True
+        for trial, expected in trials:
+            began = perf_counter()
+            crowd = self._run(_pick(trial.feed, trial.crowd))
+            seconds_per_row = max(seconds_per_row, (perf_counter() - began) / len(trial.crowd))
+            free = free and np.array_equal(crowd, expected[list(trial.crowd)])
+        if free and self._keeps_rows(None, trials):
             return None, True, seconds_per_row
-        if self._keeps_rows(WARM_UP_ROWS, feed, expected):
-            return WARM_UP_ROWS, True, seconds_per_row
+        for batch in self.task.batches:
+            if self._keeps_rows(batch, trials):
+                return batch, True, seconds_per_row
         # Without company nothing is left to depend on but the kernels' own whim.
-        return 1, self._keeps_rows(1, feed, self._run_in(1, feed)), seconds_per_row
+        alone = [(trial, self._run_in(1, trial.feed)) for trial, _ in trials]
+        return 1, self._keeps_rows(1, alone), seconds_per_row
 
-    def _keeps_rows(self, batch: int | None, feed: Feed, expected: Pixels) -> bool:
-        return all(np.array_equal(self._run_in(batch, _pick(feed, rows)), expected[rows]) for rows in COMPANIES)
+    def _keeps_rows(self, batch: int | None, trials: Sequence[tuple[Trial, Pixels]]) -> bool:
+        return all(
+            np.array_equal(self._run_in(batch, _pick(trial.feed, rows)), expected[list(rows)])
+            for trial, expected in trials
+            for rows in trial.companies
+        )
 
 
-def _pick(feed: Feed, rows: list[int]) -> Feed:
-    return {name: array[rows] for name, array in feed.items()}
+def _pick(feed: Feed, rows: Sequence[int]) -> Feed:
+    return {name: array[list(rows)] for name, array in feed.items()}
 
 
-def _check_tensors(what: str, found: list[Any], expected: dict[str, tuple[str, list[Any]]]) -> None:
-    """Compare a graph's inputs or outputs with `{name: (type, shape after N)}`; N must be symbolic, the rest may be."""
+def _check_tensors(what: str, found: list[Any], expected: Tensors) -> None:
+    """Compare a graph's inputs or outputs with what is expected; N must be symbolic, the rest may be."""
     names = [tensor.name for tensor in found]
     if sorted(names) != sorted(expected):
         raise InvalidBundle(f"the graph's {what} are {', '.join(names)}; the manifest implies {', '.join(expected)}")

@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service import __version__
 from service.animations import ANIMATIONS
-from service.archives import ARCHIVES
+from service.archives import ARCHIVES, CONTAINERS
 from service.errors import (
     DeadlineExceeded,
     GaneryError,
@@ -29,6 +29,7 @@ from service.errors import (
     WrongTask,
 )
 from service.formats import FORMATS, HasMediaType
+from service.forms import PICTURES
 from service.keys import OPEN_PATHS
 from service.problems import MEDIA_TYPE
 from service.schemas import (
@@ -40,6 +41,7 @@ from service.schemas import (
     SampleList,
     SampleRequest,
     Status,
+    TranslateRequest,
     Verdict,
 )
 
@@ -182,6 +184,24 @@ def _paths() -> JsonObject:
                 requestBody=_body(InterpolateRequest),
             )
         },
+        "/translate": {
+            "post": _operation(
+                "A picture, or several, through a network",
+                "translate",
+                {**_files(FORMATS.values()), **_files(CONTAINERS.values())},
+                MAKING,
+                headers=MADE_BY,
+                optional_headers={
+                    "X-Seed": "the seed, drawn or given, if the model takes one",
+                    "X-Resized": "`300x200 -> 64x64`, width x height, if one picture came to a model of another size: "
+                    "scaled with its proportions kept, in the middle of the model's background",
+                    "X-Count": "how many pictures, if they come in a container",
+                    "Content-Disposition": "a name for the container",
+                },
+                parameters=_in_query(TranslateRequest),
+                requestBody={"required": True, "content": _pictures_with(TranslateRequest)},
+            )
+        },
         "/verify": {
             "post": _operation(
                 "Was this picture made here, and from what?",
@@ -234,11 +254,13 @@ def _operation(
     problems: Sequence[type[GaneryError]],
     *,
     headers: dict[str, str] | None = None,
+    optional_headers: dict[str, str] | None = None,
     parameters: Sequence[JsonObject] = (),
     unchanged: dict[str, str] | None = None,
     **more: Any,
 ) -> JsonObject:
-    responses = {"200": {"description": "OK", "headers": _headers(headers or {}), "content": content}}
+    told = {**_headers(headers or {}), **_headers(optional_headers or {}, required=False)}
+    responses = {"200": {"description": "OK", "headers": told, "content": content}}
     if unchanged is not None:
         responses["304"] = {"description": "as before", "headers": _headers(unchanged), "content": {}}
     return {
@@ -250,11 +272,41 @@ def _operation(
     }
 
 
-def _headers(named: dict[str, str]) -> JsonObject:
+def _headers(named: dict[str, str], *, required: bool = True) -> JsonObject:
     return {
-        name: {"description": text, "required": True, "schema": {"type": "string"}}
-        for name, text in {**named, **EVERY_ANSWER}.items()
+        name: {"description": text, "required": required, "schema": {"type": "string"}}
+        for name, text in {**named, **(EVERY_ANSWER if required else {})}.items()
     }
+
+
+def _in_query(model: type[BaseModel]) -> list[JsonObject]:
+    """The members of a request that come in the query."""
+    return [
+        {"name": name, "in": "query", "schema": schema, "description": schema.pop("description")}
+        for name, schema in _text_members(model).items()
+    ]
+
+
+def _pictures_with(model: type[BaseModel]) -> JsonObject:
+    """The bodies that bring pictures; in a form, the members of a request come beside them."""
+    file = {"type": "string", "contentMediaType": "application/octet-stream"}
+    pictures = {"type": "array", "items": file, "minItems": 1, "description": "PNG, JPEG or WebP files"}
+    form = {"type": "object", "required": [PICTURES], "properties": {PICTURES: pictures, **_text_members(model)}}
+    zip_ = {"schema": {"type": "string", "contentEncoding": "binary", "description": "a zip of pictures"}}
+    return {
+        **_files(FORMATS.values()),
+        "multipart/form-data": {"schema": {**form, "additionalProperties": False}},
+        "application/zip": zip_,
+    }
+
+
+def _text_members(model: type[BaseModel]) -> JsonObject:
+    """Each member's schema without null, which no text is: what is not said is left out."""
+    members = {}
+    for name, schema in model.model_json_schema()["properties"].items():
+        kinds = [kind for kind in schema["anyOf"] if kind.get("type") != "null"]
+        members[name] = {**(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}), "description": schema["description"]}
+    return members
 
 
 def _problem(kind: type[GaneryError]) -> JsonObject:

@@ -1,7 +1,8 @@
 """Bodies to requests: a size, a type, JSON, a schema; the first thing wrong is the answer."""
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -20,6 +21,8 @@ from service.errors import (
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+NUMBER = re.compile("-?[0-9]{1,40}")
+
 
 async def parse(request: Request, schema: type[Schema], *, max_bytes: int, seconds: float) -> Schema:
     """Read a JSON body and check it.
@@ -33,9 +36,7 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int, secon
     media_type = request.headers.get("content-type", "none").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaType(f"Content-Type is {media_type[:100]}; send application/json")
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise UnsupportedMediaType(f"Content-Encoding is {encoding[:100]}; send the body as it is")
+    refuse_encoded(request)
     body = await read_body(request, max_bytes=max_bytes, seconds=seconds)
     try:
         payload = from_json(body, allow_inf_nan=False)
@@ -43,10 +44,48 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int, secon
         raise MalformedRequest(f"the body is not JSON: {error}; send an object, for example {{}}") from None
     if not isinstance(payload, dict):
         raise InvalidValue(f"the body is {_shown(payload)}; send an object, for example {{}}", pointer="")
+    return check(payload, schema)
+
+
+def check(payload: dict[str, Any], schema: type[Schema]) -> Schema:
+    """Members as a request.
+
+    Raises:
+        InvalidValue: if they break the schema.
+    """
     try:
         return schema.model_validate(payload)
     except ValidationError as error:
         raise _invalid_value(error.errors(include_url=False), payload, schema) from None
+
+
+def refuse_encoded(request: Request) -> None:
+    """
+    Raises:
+        UnsupportedMediaType: if the body is compressed, or encoded otherwise.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding is {encoding[:100]}; send the body as it is")
+
+
+def from_text(fields: Iterable[tuple[str, str]], numbers: Collection[str]) -> dict[str, Any]:
+    """Members of a query or a form, in which all is text: numbers become numbers, and what is empty was left out.
+
+    Args:
+        fields: names and values, as they came.
+        numbers: names of those that are numbers.
+
+    Raises:
+        InvalidValue: if one comes twice.
+    """
+    members: dict[str, Any] = {}
+    for name, text in fields:
+        if name in members:
+            raise InvalidValue(f"{name[:100]} comes twice; send it once", pointer=json_pointer([name[:100]]))
+        if text:
+            members[name] = int(text) if name in numbers and NUMBER.fullmatch(text) else text
+    return members
 
 
 async def read_body(request: Request, *, max_bytes: int, seconds: float) -> bytes:

@@ -3,7 +3,9 @@
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
+from itertools import chain
 from pathlib import Path
+from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
@@ -18,15 +20,17 @@ from starlette.types import Receive, Scope, Send
 
 from service import __version__
 from service.animations import ANIMATIONS
-from service.archives import ARCHIVES
+from service.archives import ARCHIVES, CONTAINERS, Container
 from service.batcher import Done
 from service.bundle import Bundle
-from service.errors import NotFound, TooLarge
+from service.errors import InvalidValue, NotFound, TooLarge
 from service.formats import FORMATS, Format, ToFile, choose
+from service.forms import Limits, read_pictures, safe_names
 from service.interpolation import Interpolation
 from service.lifecycle import Lifecycle
+from service.manifest import Task
 from service.openapi import document
-from service.parsing import Schema, parse, read_body
+from service.parsing import Schema, check, from_text, parse, read_body, refuse_encoded
 from service.plan import Plan
 from service.presence import while_connected
 from service.sample import Address, Sample, Several
@@ -39,9 +43,12 @@ from service.schemas import (
     Refusal,
     SampleRequest,
     Status,
+    TranslateRequest,
     Verdict,
 )
 from service.streaming import Pieces, in_thread, stream
+from service.tasks import TASKS
+from service.translation import Translation, seed_for, translations
 from service.verification import open_case
 from service.work import Work
 
@@ -137,6 +144,37 @@ async def interpolate(request: Request) -> Response:
     return Response(content, media_type=kind.media_type, headers={"X-Frames": str(len(way)), **_made_by(bundle)})
 
 
+async def translate(request: Request) -> Response:
+    """A picture, or several, through a network."""
+    settings = _lifecycle(request).settings
+    refuse_encoded(request)
+    body = await read_body(request, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
+    began = perf_counter()
+    limits = Limits(settings.max_uploads, settings.max_upload_bytes)
+    content_type = request.headers.get("content-type", "")
+    brought = await _in_thread(request, partial(read_pictures, body, content_type, limits))
+    del body
+    said = [*request.query_params.multi_items(), *brought.fields.items()]
+    ask = check(from_text(said, numbers={"seed"}), TranslateRequest)
+    container, file_format = _representation(ask, brought.several, _accept(request))
+    bundle = _bundle(request, ask.model, task="translate")
+    seed = seed_for(bundle, ask.seed)
+    read = partial(translations, bundle, brought.pictures, seed=seed, file_format=file_format)
+    pictures = await _in_thread(request, partial(read, max_pixels=settings.max_pixels))
+    headers = {**({} if seed is None else {"X-Seed": str(seed)}), **_made_by(bundle)}
+    decode = perf_counter() - began
+    if container is None:
+        return await _translated(request, pictures[0], headers, decode)
+    names = safe_names((picture.name for picture in brought.pictures), file_format.extension)
+    pieces = Pieces(bundle.batcher, chain.from_iterable(picture.works() for picture in pictures))
+    files = ((name, picture.file(pieces)) for name, picture in zip(names, pictures, strict=True))
+    headers |= {
+        "X-Count": str(len(pictures)),
+        "Content-Disposition": f'attachment; filename="{bundle.name}.{container.extension}"',
+    }
+    return await stream(request, pieces, container.write(files), media_type=container.media_type, headers=headers)
+
+
 async def verify(request: Request) -> Response:
     """From what a picture was made."""
     service = _lifecycle(request)
@@ -158,6 +196,7 @@ async def models(request: Request) -> Response:
     return _json(
         ModelList(
             default=catalog.default_for("generate"),
+            defaults={task: name for task in TASKS if (name := catalog.default_for(task)) is not None},
             models=[ModelSummary.of(bundle) for bundle in catalog.bundles.values()],
             refused=[Refusal(name=name, reason=reason) for name, reason in catalog.refused.items()],
         )
@@ -235,6 +274,7 @@ ROUTES: list[BaseRoute] = [
     _post("/sample", sample),
     _get("/samples/{id}", sample_again),
     _post("/interpolate", interpolate),
+    _post("/translate", translate),
     _post("/verify", verify),
     _get("/models", models),
     _get("/models/{name}", model),
@@ -254,8 +294,8 @@ def _lifecycle(request: Request) -> Lifecycle:
     return lifecycle
 
 
-def _bundle(request: Request, name: str | None) -> Bundle:
-    bundle = _lifecycle(request).catalog.get(name, task="generate")
+def _bundle(request: Request, name: str | None, task: Task = "generate") -> Bundle:
+    bundle = _lifecycle(request).catalog.get(name, task=task)
     request.state.model = bundle.name
     return bundle
 
@@ -285,6 +325,43 @@ async def _picture(
         media_type=format_.media_type,
         headers={"X-Seed": str(sample.seed), "X-Sample-Id": sample.id, **_made_by(bundle), **(headers or {})},
     )
+
+
+async def _translated(request: Request, picture: Translation, headers: Mapping[str, str], decode: float) -> Response:
+    """One picture as a file: through the queue if it is one row, as bulk work if it is many tiles."""
+    began = perf_counter()
+    if not picture.is_tiled:
+        done = await _done(request, picture.bundle, next(picture.works()))
+        content: bytes = done.value
+        phases = [("queue", done.queue), ("compute", done.compute), ("encode", done.encode)]
+    else:
+        pieces = Pieces(picture.bundle.batcher, picture.works())
+        content = await in_thread(request, pieces, partial(picture.file, pieces))
+        pieces.close()
+        phases = [("tiles", perf_counter() - began)]
+    request.scope["state"]["timings"] = (("decode", decode), *phases)
+    resized = {} if picture.origin.resized is None else {"X-Resized": picture.origin.resized}
+    return Response(content, media_type=picture.file_format.media_type, headers={**headers, **resized})
+
+
+async def _in_thread(request: Request, read: Callable[[], T]) -> T:
+    """What is read in a thread, while the client waits for it. The thread may be left behind, for it soon ends."""
+    return await while_connected(request, run_sync(read, abandon_on_cancel=True))
+
+
+def _representation(ask: TranslateRequest, several: bool, accept: str) -> tuple[Container | None, Format]:
+    """How translations leave: the container, None for one picture as it is, and how each picture is stored."""
+    in_container = next((name for name in CONTAINERS if name == ask.format), None)
+    as_it_is = next((name for name in FORMATS if name == ask.format), None)
+    if several and as_it_is is not None:
+        raise InvalidValue(
+            f"format is {as_it_is!r}, and several pictures come in a container; picture says how each is stored",
+            pointer="/format",
+            choices=list(CONTAINERS),
+        )
+    if several or in_container is not None:
+        return choose(CONTAINERS, in_container, accept), FORMATS[ask.picture or "png"]
+    return None, choose(FORMATS, as_it_is or ask.picture, accept)
 
 
 async def _done(request: Request, bundle: Bundle, work: Work[T]) -> Done[T]:

@@ -4,7 +4,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -110,6 +110,25 @@ class Several(Provenance):
 
     def to_json(self) -> str:
         return compact_json(self.facts)
+
+
+@dataclass(frozen=True)
+class Translated(Provenance):
+    """What a translated picture is a function of. Its input is named by its hash, and nothing else of it is told."""
+
+    model: str
+    version: str
+    digest: str
+    """Of the bundle: 64 hex digits."""
+    seed: int | None
+    """None if the bundle takes none."""
+    input_sha256: str
+    """Of the file that was sent in: 64 hex digits."""
+    resized: str | None
+    """`300x200 -> 64x64` (width x height), None if the graph saw the picture's own pixels."""
+
+    def to_json(self) -> str:
+        return compact_json(asdict(self))
 
 
 # https://cv.iptc.org/newscodes/digitalsourcetype/ names the kinds of source.

@@ -7,12 +7,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from service.animations import AnimationName
-from service.archives import ArchiveName
+from service.archives import ArchiveName, ContainerName
 from service.bundle import Bundle
 from service.errors import InvalidValue
 from service.formats import FormatName
 from service.golden import GoldenReport
-from service.manifest import Manifest, Picture, Task
+from service.manifest import Manifest, Picture, SourcePicture, Task
 from service.plan import Ranges
 
 
@@ -171,6 +171,23 @@ class InterpolateRequest(Ask):
         ]
 
 
+class TranslateRequest(Ask):
+    """What may be said beside pictures, in the query or in the form."""
+
+    model: ModelField = Field(default=None, description=A_MODEL)
+    seed: SeedField | None = Field(
+        default=None,
+        description="of all pictures of the request, where the model takes one (it has `seeds`); drawn, and told in "
+        "X-Seed, if left out. Several outputs of one picture are several seeds",
+    )
+    format: FormatName | ContainerName | None = Field(
+        default=None,
+        description="one picture comes as it is, png if neither this nor Accept chooses, or in a container; several "
+        "come in a zip or a tar",
+    )
+    picture: FormatName | None = Field(default=None, description="how pictures are stored in a zip or tar; png")
+
+
 class Answer(BaseModel):
     """Base of every JSON answer: frozen."""
 
@@ -184,9 +201,12 @@ class ModelSummary(Answer):
     version: str
     task: Task
     digest: str = Field(description="sha256 over all that a picture depends on besides seed, class and truncation")
-    seeds: int = Field(description="seeds go from 0 to this, exclusive")
+    seeds: int = Field(description="seeds go from 0 to this, exclusive; 0 if the model takes none")
     classes: tuple[str, ...] | None = Field(description="names in label order, or null")
     truncation: bool = Field(description="whether the model takes values below 1")
+    input: SourcePicture | None = Field(
+        description="the picture that the model takes; one of another size is made to fit. Null if it takes none"
+    )
     output: Picture
     samples: str | None = Field(description="path of a sheet of samples")
 
@@ -235,7 +255,8 @@ class Refusal(Answer):
 class ModelList(Answer):
     """What this service can do."""
 
-    default: str | None = Field(description="the model of a request that names none")
+    default: str | None = Field(description="the model of a request for pictures from seeds that names none")
+    defaults: dict[Task, str] = Field(description="the model of a request that names none, by task")
     models: list[ModelSummary]
     refused: list[Refusal]
 
@@ -297,7 +318,6 @@ class Problem(BaseModel):
 
 def _summary(bundle: Bundle) -> dict[str, Any]:
     manifest = bundle.manifest
-    assert manifest.latent is not None
     return {
         "name": manifest.name,
         "version": manifest.version,
@@ -305,7 +325,8 @@ def _summary(bundle: Bundle) -> dict[str, Any]:
         "digest": manifest.digest,
         "seeds": bundle.seeds,
         "classes": manifest.classes,
-        "truncation": manifest.latent.truncation is not None,
+        "truncation": manifest.latent is not None and manifest.latent.truncation is not None,
+        "input": manifest.input,
         "output": manifest.output,
         "samples": None if bundle.samples_png is None else f"/models/{manifest.name}/samples.png",
     }

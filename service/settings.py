@@ -47,19 +47,18 @@ class Settings(BaseSettings):
 
     # How much a request may bring, and how long things may take.
     max_body_bytes: int = Field(default=64 * 1024, ge=1, description="largest JSON body")
-    max_upload_bytes: int = Field(default=16 * 2**20, ge=1, description="largest uploaded picture")
+    max_upload_bytes: int = Field(default=16 * 2**20, ge=1, description="largest upload, be it one picture or many")
+    max_uploads: int = Field(default=1000, ge=1, description="most pictures in one request to /translate")
     max_count: int = Field(default=1_000_000, ge=1, description="most pictures of one request to /sample")
     max_pixels: int = Field(
         default=16 * 2**20,
         ge=1,
         le=2**27,
-        description="most pixels of a contact sheet, an animation or an uploaded picture",
+        description="most pixels of a contact sheet, of an animation, and of all the pictures in an upload",
     )
     queue_rows: int = Field(default=1024, ge=1, description="most pictures that wait for one model; more are a 429")
     queue_pixels: int = Field(default=64 * 2**20, ge=1, description="most pixels that wait for one model")
-    max_streams: int = Field(
-        default=16, ge=1, description="most requests to /sample and /interpolate that one model works on at a time"
-    )
+    max_streams: int = Field(default=16, ge=1, description="most long answers that one model works on at a time")
     stall_seconds: float = Field(
         default=120.0, gt=0, description="a batch that runs longer than this makes /livez fail, to be restarted"
     )

@@ -1,8 +1,9 @@
 """Bytes from strangers to pixels.
 
 PNG, JPEG and WebP stills only; the first bytes decide which, not what a file is called. Grey stays one channel,
-everything else becomes RGB. Transparency is composed on white. Of 16 bits the upper 8 are kept. CMYK is converted
-without its colour profile; no profile is applied. The orientation in EXIF is obeyed.
+everything else becomes RGB. Transparency is composed on a background, white if nothing else is asked for; on a coloured
+one grey becomes RGB. Of 16 bits the upper 8 are kept. CMYK is converted without its colour profile; no profile is
+applied. The orientation in EXIF is obeyed.
 """
 
 import io
@@ -24,7 +25,9 @@ from service.outlines import Outline, outline_jpeg, outline_png, outline_webp
 
 UploadFormat = Literal["png", "jpeg", "webp"]
 Pixels = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
 
+WHITE: Colour = (255, 255, 255)
 MAX_METADATA = 64 * 1024  # characters
 
 
@@ -49,12 +52,13 @@ class Reader(NamedTuple):
     decoder: type[ImageFile]
 
 
-def read_picture(content: bytes, *, max_pixels: int) -> Upload:
+def read_picture(content: bytes, *, max_pixels: int, background: Colour = WHITE) -> Upload:
     """Decode a picture that nobody vouches for.
 
     Args:
         content: the file.
         max_pixels: width times height; looked at before anything is decoded.
+        background: red, green and blue that show through where the picture is transparent.
 
     Raises:
         MalformedRequest: if the file is empty, broken, cut short, goes on after its end, or breaks the limits of
@@ -71,7 +75,7 @@ def read_picture(content: bytes, *, max_pixels: int) -> Upload:
         if picture.size != (outline.width, outline.height):
             raise MalformedRequest(f"the {reader.format} file gives two sizes")
         picture.load()
-        return Upload(_pixels(_upright(picture, outline.exif)), reader.format, _metadata(picture))
+        return Upload(_pixels(_upright(picture, outline.exif), background), reader.format, _metadata(picture))
     except (GaneryError, MemoryError):
         raise
     except struct.error:
@@ -138,18 +142,21 @@ def _orientation(exif: bytes) -> int:
     return 1
 
 
-def _pixels(picture: Image.Image) -> Pixels:
+def _pixels(picture: Image.Image, background: Colour) -> Pixels:
     transparent = picture.info.get("transparency")
+    on_grey = len(set(background)) == 1
     if picture.mode == "I;16":
         values = np.asarray(picture)
-        pixels = (values >> 8).astype(np.uint8)
+        pixels = (values >> 8).astype(np.uint8)[:, :, None]
         if transparent is not None:
-            pixels[values == transparent] = 255
-        return pixels[:, :, None]
-    mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
-    if picture.has_transparency_data:
+            pixels = pixels if on_grey else pixels.repeat(3, 2)
+            pixels[values == transparent] = background[: pixels.shape[2]]
+        return pixels
+    see_through = picture.has_transparency_data
+    mode = "L" if picture.mode in ("1", "L", "LA") and (on_grey or not see_through) else "RGB"
+    if see_through:
         layer = picture.convert("RGBA")
-        picture = Image.new(mode, layer.size, "white")
+        picture = Image.new(mode, layer.size, background[0] if mode == "L" else background)
         picture.paste(layer.convert(mode), mask=layer.getchannel("A"))
     pixels = np.asarray(picture.convert(mode))
     return pixels[:, :, None] if mode == "L" else pixels

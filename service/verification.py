@@ -80,7 +80,12 @@ def open_case(content: bytes, catalog: Catalog, *, max_pixels: int) -> Case | Ve
     upload = read_picture(content, max_pixels=max_pixels)
     facts = claim(upload)
     if facts is None or not isinstance(facts.get("id"), str):
-        detail = "the file does not say that it is a sample of this service; metadata is easily lost on the way"
+        detail = (
+            "it says it is a translation, which can only be made again from its input: send /translate the file with "
+            "that input_sha256, and compare"
+            if facts is not None and "input_sha256" in facts
+            else "the file does not say that it is a sample of this service; metadata is easily lost on the way"
+        )
         return Verdict(made_here=False, match="unknown", detail=detail, sample=facts)
     try:
         address = Address.parse(facts["id"])

@@ -12,8 +12,6 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from service.generator import Feed, Generator, Pixels
-from service.latents import Latents
-from service.sample import Sample
 
 T = TypeVar("T")
 
@@ -66,29 +64,14 @@ class Computed:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Feeds the latents that samples' seeds draw."""
+class TrialRows:
+    """Feeds what the warm-up runs on, the largest of it."""
 
-    samples: Sequence[Sample]
-
-    def __call__(self, generator: Generator) -> Feed:
-        return generator.feed(
-            [sample.seed for sample in self.samples],
-            [sample.label for sample in self.samples],
-            [sample.truncation for sample in self.samples],
-        )
-
-
-@dataclass(frozen=True)
-class Given:
-    """Feeds latents that no seed draws, without truncation."""
-
-    z: Latents
-    """float32 [N, z_dim]."""
-    labels: Sequence[int | None]
+    rows: int
 
     def __call__(self, generator: Generator) -> Feed:
-        return generator.conditioned(self.z, self.labels, [1.0] * len(self.z))
+        feed = generator.task.trials()[-1].feed
+        return {name: np.resize(array, (self.rows, *array.shape[1:])) for name, array in feed.items()}
 
 
 def keep(pixels: Pixels) -> Pixels:

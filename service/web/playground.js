@@ -1,4 +1,7 @@
-// The playground: a grid of pictures, one POST /generate for each. No framework, nothing from elsewhere.
+// The playground: a grid of pictures, one POST /generate for each; `translate.js` is the other half. No framework,
+// nothing from elsewhere.
+
+import { offerTranslation } from "/web/translate.js";
 
 const COUNT = 24n;
 const IN_FLIGHT = 4;
@@ -130,7 +133,11 @@ async function start() {
     $("message").textContent = error.message;
     return;
   }
+  const translators = answer.models.filter(({ task }) => task === "translate");
+  offerTranslation(translators, answer.defaults.translate, ask);
   models = answer.models.filter(({ task }) => task === "generate");
+  $("controls").hidden = !models.length && Boolean(translators.length);
+  if ($("controls").hidden) return;
   if (!models.length) {
     $("message").textContent = "No model is served; GET /models says why.";
     return;

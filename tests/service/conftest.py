@@ -27,6 +27,7 @@ from service.generator import Feed, Generator, Pixels
 from service.lifecycle import Lifecycle
 from service.manifest import GENERATOR_FILE, MANIFEST_FILE, SAMPLES_FILE, Manifest
 from service.settings import Settings
+from service.tasks import task_of
 from service.telemetry import Metrics
 
 MakeBundle = Callable[..., Path]
@@ -94,6 +95,76 @@ def build_graph(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
+def build_translator(*, z_dim: int = 4, size: int | None = 8, target: int | None = None) -> onnx.ModelProto:
+    """A picture to a picture, RGB.
+
+    Args:
+        z_dim: of z, whose projection is added to all pixels; 0 takes none.
+        size: height and width; None takes every multiple of 4, and then a pixel depends on those up to 7 away.
+        target: height and width of the output; None is those of the input.
+    """
+    random = np.random.default_rng(1)
+    height, width = (size, size) if size else ("4*h", "4*w")
+    inputs = [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", height, width, 3])]
+    constants = {
+        "scale": np.float32(1 / 255),
+        "white": np.float32(255),
+        "kernel": random.standard_normal((48, 48, 3, 3)).astype(np.float32) / 6,
+        "enlarge": np.array(
+            [1, 1, (target or size or 1) / (size or 1), (target or size or 1) / (size or 1)], np.float32
+        ),
+    }
+    # A convolution over blocks of 4 x 4 pixels, whose zeros beyond the border show where a picture ends.
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["floats", "scale"], ["values"]),
+        helper.make_node("Transpose", ["values"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("SpaceToDepth", ["planes"], ["blocks"], blocksize=4),
+        helper.make_node("Conv", ["blocks", "kernel"], ["convolved"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("DepthToSpace", ["convolved"], ["logits"], blocksize=4),
+    ]
+    logits = "logits"
+    if z_dim:
+        inputs.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", z_dim]))
+        constants |= {"weights": random.standard_normal((z_dim, 3), np.float32), "last": np.array([2, 3], np.int64)}
+        nodes += [
+            helper.make_node("MatMul", ["z", "weights"], ["projected"]),
+            helper.make_node("Unsqueeze", ["projected", "last"], ["style"]),
+            helper.make_node("Add", [logits, "style"], ["styled"]),
+        ]
+        logits = "styled"
+    nodes += [
+        helper.make_node("Sigmoid", [logits], ["colours"]),
+        helper.make_node("Resize", ["colours", "", "enlarge"], ["enlarged"], mode="nearest"),
+        helper.make_node("Mul", ["enlarged", "white"], ["scaled"]),
+        helper.make_node("Round", ["scaled"], ["rounded"]),
+        helper.make_node("Cast", ["rounded"], ["bytes"], to=TensorProto.UINT8),
+        helper.make_node("Transpose", ["bytes"], ["pixels"], perm=[0, 2, 3, 1]),
+    ]
+    sides = [target or height, target or width]
+    output = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", *sides, 3])
+    graph = helper.make_graph(
+        nodes, "tiny", inputs, [output], [numpy_helper.from_array(np.asarray(c), n) for n, c in constants.items()]
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+FIXED: dict[str, Any] = {
+    "graph": build_translator(),
+    "task": "translate",
+    "input": {"height": 8, "width": 8, "channels": 3, "background": [255, 0, 0]},
+}
+"""A translator of 8 x 8 pixels with z, on red."""
+ANY: dict[str, Any] = {
+    "graph": build_translator(z_dim=0, size=None),
+    "task": "translate",
+    "latent": None,
+    "input": {"height": None, "width": None, "channels": 3, "multiple_of": 4, "halo": 7},
+    "output": {"height": None, "width": None, "channels": 3, "multiple_of": 4},
+}
+"""A translator of any size, without z."""
+
+
 def build_manifest(name: str, files: dict[str, bytes], **members: Any) -> Manifest:
     """A manifest that fits `build_graph()`, but for `members`."""
     return Manifest.model_validate(
@@ -159,6 +230,30 @@ def digits(make_bundle: MakeBundle) -> Path:
     return make_bundle("digits", **DIGITS)
 
 
+@pytest.fixture(scope="session", name="build_translator")
+def give_build_translator() -> Callable[..., onnx.ModelProto]:
+    """`build_translator`, for tests."""
+    return build_translator
+
+
+@pytest.fixture(scope="session")
+def translators() -> dict[str, dict[str, Any]]:
+    """What makes the two translators, for tests that change something."""
+    return {"fixed": FIXED, "any": ANY}
+
+
+@pytest.fixture
+def fixed(make_bundle: MakeBundle) -> Path:
+    """A translator of one size, with z."""
+    return make_bundle("fixed", **FIXED)
+
+
+@pytest.fixture
+def any_size(make_bundle: MakeBundle) -> Path:
+    """A translator of any size, without z."""
+    return make_bundle("any", **ANY)
+
+
 @pytest.fixture
 def refusal(tmp_path: Path, plain: Path) -> Refusal:
     """Load a hostile bundle beside a good one, which must be served all the same; why the other one is not."""
@@ -182,10 +277,12 @@ def make_bundle_in() -> MakeBundle:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with both, for tests that only read."""
+    """A directory with all of them, for tests that only read."""
     directory = tmp_path_factory.mktemp("read-only") / "models"
     write_bundle(directory, "plain")
     write_bundle(directory, "digits", **DIGITS)
+    write_bundle(directory, "fixed", **FIXED)
+    write_bundle(directory, "any", **ANY)
     return directory
 
 
@@ -205,7 +302,8 @@ def load() -> Iterator[Callable[[Path], Bundle]]:
 
 def open_generator(directory: Path, **settings: Any) -> Generator:
     """A bundle's graph, without everything around it."""
-    return Generator((directory / GENERATOR_FILE).read_bytes(), Manifest.read(directory), provider="cpu", **settings)
+    task = task_of(Manifest.read(directory))
+    return Generator((directory / GENERATOR_FILE).read_bytes(), task, provider="cpu", **settings)
 
 
 @pytest.fixture
@@ -350,7 +448,7 @@ class Gate:
         run = Generator.run
 
         def through(generator: Generator, feed: Feed) -> Pixels:
-            self.rows.append(len(feed["z"]))
+            self.rows.append(len(next(iter(feed.values()))))
             self.reached.release()
             assert self.opened.wait(60)
             if self.fails_after is not None and len(self.rows) > self.fails_after:

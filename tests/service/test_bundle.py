@@ -112,9 +112,9 @@ def cut_the_manifest(directory):
     (directory / MANIFEST_FILE).write_text(text[: len(text) // 2])
 
 
-def translate(directory):
+def enhance(directory):
     manifest = json.loads((directory / MANIFEST_FILE).read_text())
-    manifest |= {"task": "translate", "input": manifest["output"]}
+    manifest |= {"task": "enhance", "input": manifest["output"]}
     (directory / MANIFEST_FILE).write_text(json.dumps(manifest))
 
 
@@ -127,7 +127,7 @@ def translate(directory):
         (make_a_file_a_directory, "not a regular file"),
         (link_out, "link out of the bundle"),
         (cut_the_manifest, "is invalid at"),
-        (translate, "task 'translate' is not served"),
+        (enhance, "task 'enhance' is not served; served: generate, translate"),
     ],
 )
 def test_refuses_what_is_not_what_it_says(plain, spoil, message):

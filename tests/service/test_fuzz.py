@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import zipfile
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -111,7 +113,7 @@ def has_answer(client, caplog):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             response = client.post(path, content=body, headers={"content-type": "application/json", **headers})
-        documented = RESPONSES[path][str(response.status_code)]
+        documented = RESPONSES[path.partition("?")[0]][str(response.status_code)]
         assert response.headers["content-type"].partition(";")[0] in documented["content"]
         assert response.status_code < 500 or "x-deadline-ms" in headers
         if response.status_code >= 400:
@@ -164,7 +166,7 @@ def test_the_worst_bodies_have_an_answer(has_answer, path, body):
 
 @FUZZ
 @given(
-    path=st.sampled_from([*REQUESTS, "/verify"]),
+    path=st.sampled_from([*REQUESTS, "/verify", "/translate"]),
     headers=st.fixed_dictionaries(
         {},
         optional={
@@ -205,3 +207,58 @@ def test_any_picture_has_a_verdict(has_answer, says, cuts):
     for start, length, other in cuts:
         content[start : start + length] = other
     has_answer("/verify", bytes(content))
+
+
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+ZIP = {"content-type": "application/zip"}
+fields = st.sampled_from(["model", "seed", "format", "picture", "image"]) | text
+values = st.sampled_from(["fixed", "any", "plain", "1", str(2**64), "-1", "zip", "tar", "webp", "", "9" * 5000]) | text
+
+
+def picture_file(size=(8, 8), kind="PNG"):
+    stream = io.BytesIO()
+    Image.new("RGB", size, "red").save(stream, kind)
+    return stream.getvalue()
+
+
+def cut(content, cuts):
+    damaged = bytearray(content)
+    for start, length, other in cuts:
+        damaged[start : start + length] = other
+    return bytes(damaged)
+
+
+damage = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 4), st.binary(max_size=4)), max_size=2)
+
+
+@FUZZ
+@given(st.lists(st.tuples(fields, values), max_size=3), st.sampled_from(["PNG", "JPEG", "WEBP"]), damage)
+def test_any_picture_and_any_query_have_an_answer(has_answer, query, kind, cuts):
+    path = "/translate?" + urlencode([(encoded(name), encoded(value)) for name, value in query])
+    has_answer(path, cut(picture_file((9, 5), kind), cuts), **{"content-type": "image/png"})
+
+
+@FUZZ
+@given(st.lists(st.tuples(fields, values | st.none()), max_size=5), damage)
+def test_any_form_has_an_answer(has_answer, parts, cuts):
+    body = b""
+    for name, value in [("model", "any"), *parts]:
+        file = '; filename="a.png"' if value is None else ""
+        content = picture_file() if value is None else encoded(value)
+        body += b'--x\r\nContent-Disposition: form-data; name="%b"' % encoded(name)
+        body += file.encode() + b"\r\n\r\n" + content + b"\r\n"
+    has_answer("/translate", cut(body + b"--x--\r\n", cuts), **FORM)
+
+
+@FUZZ
+@given(st.dictionaries(st.text(min_size=1, max_size=9), st.booleans(), max_size=3), damage)
+def test_any_zip_has_an_answer(has_answer, members, cuts):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, good in members.items():
+            archive.writestr(name, picture_file() if good else b"no picture")
+    has_answer("/translate?model=any", cut(stream.getvalue(), cuts), **ZIP)
+
+
+def encoded(value):
+    return value.encode("utf-8", "surrogatepass")

@@ -6,6 +6,7 @@ from service.errors import InvalidBundle, ModelFailure, NonFiniteOutput
 from service.generator import Generator
 from service.latents import draw
 from service.manifest import GENERATOR_FILE, Manifest
+from service.tasks import task_of
 
 
 def test_gives_the_pixels_that_the_graph_describes(plain, generator_of):
@@ -16,8 +17,8 @@ def test_gives_the_pixels_that_the_graph_describes(plain, generator_of):
 
 
 def test_feeds_what_the_graph_takes(plain, digits, generator_of):
-    assert list(generator_of(plain).feed([1, 2], [None, None], [1.0, 1.0])) == ["z"]
-    feed = generator_of(digits).feed([1, 2], [0, 2], [1.0, 0.5])
+    assert list(generator_of(plain).task.feed([1, 2], [None, None], [1.0, 1.0])) == ["z"]
+    feed = generator_of(digits).task.feed([1, 2], [0, 2], [1.0, 0.5])
     np.testing.assert_array_equal(feed["z"], draw([1, 2], 4))
     assert (feed["y"].tolist(), feed["y"].dtype) == ([0, 2], np.int64)
     assert (feed["psi"].tolist(), feed["psi"].dtype) == ([1.0, 0.5], np.float32)
@@ -26,9 +27,9 @@ def test_feeds_what_the_graph_takes(plain, digits, generator_of):
 def test_a_row_is_the_same_alone_and_in_company(digits, generator_of):
     generator = generator_of(digits)
     labels, psi = [0, 1, 2, 0, 1], [0.2, 0.4, 0.6, 0.8, 1.0]
-    together = generator.run(generator.feed(range(5), labels, psi))
+    together = generator.run(generator.task.feed(range(5), labels, psi))
     for i in range(5):
-        alone = generator.run(generator.feed([i], labels[i : i + 1], psi[i : i + 1]))
+        alone = generator.run(generator.task.feed([i], labels[i : i + 1], psi[i : i + 1]))
         np.testing.assert_array_equal(alone[0], together[i])
 
 
@@ -36,7 +37,7 @@ def test_psi_and_y_reach_the_graph(digits, generator_of):
     generator = generator_of(digits)
 
     def picture(label=0, psi=1.0):
-        return generator.run(generator.feed([3], [label], [psi]))
+        return generator.run(generator.task.feed([3], [label], [psi]))
 
     assert not np.array_equal(picture(), picture(label=1))
     assert not np.array_equal(picture(), picture(psi=0.5))
@@ -88,7 +89,7 @@ def test_rows_that_the_batch_size_changes_are_run_in_one_size(make_bundle, gener
     generator = generator_of(make_bundle("moody", graph=COUNTS_ROWS))
     assert generator.measured.determinism == "exact; batch=8"
     for count in (1, 7, 8, 9, 20):
-        pixels = generator.run(generator.feed(range(count), [None] * count, [1.0] * count))
+        pixels = generator.run(generator.task.feed(range(count), [None] * count, [1.0] * count))
         assert pixels.shape == (count, *PICTURE)
         assert (pixels == 8).all()
         assert (count + generator.padding(count)) % 8 == 0
@@ -97,7 +98,7 @@ def test_rows_that_the_batch_size_changes_are_run_in_one_size(make_bundle, gener
 def test_rows_that_their_place_changes_are_run_alone(make_bundle, generator_of):
     generator = generator_of(make_bundle("moody", graph=COUNTS_PLACES))
     assert generator.measured.determinism == "exact; batch=1"
-    assert (generator.run(generator.feed(range(3), [None] * 3, [1.0] * 3)) == 0).all()
+    assert (generator.run(generator.task.feed(range(3), [None] * 3, [1.0] * 3)) == 0).all()
 
 
 def test_what_is_never_the_same_is_unproven(make_bundle, generator_of):
@@ -123,7 +124,7 @@ def test_refuses_a_graph_that_is_not_what_the_manifest_says(make_bundle, graph, 
     directory = make_bundle("wrong", graph=graph, **members)
     model = (directory / GENERATOR_FILE).read_bytes()
     with pytest.raises(InvalidBundle, match=message):
-        Generator(model, Manifest.read(directory), provider="cpu")
+        Generator(model, task_of(Manifest.read(directory)), provider="cpu")
 
 
 @pytest.mark.parametrize(
@@ -206,5 +207,5 @@ def test_finite_is_one_boolean_for_each_row(make_bundle, generator_of, graph, me
 def test_a_failing_run_keeps_its_cause(digits, generator_of):
     generator = generator_of(digits)
     with pytest.raises(ModelFailure, match="the generator failed") as error:
-        generator.run(generator.feed([0], [99], [1.0]))
+        generator.run(generator.task.feed([0], [99], [1.0]))
     assert error.value.__cause__ is not None

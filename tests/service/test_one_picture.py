@@ -209,6 +209,76 @@ def test_one_seed_one_picture(tiny, name, determinism):
     assert one_hash_for_each(tiny, name, count=100) == determinism
 
 
+class Translations:
+    """Asks for translations in every way there is, and remembers the hash of each file."""
+
+    def __init__(self, client, inputs):
+        self.client = client
+        self.inputs = inputs
+        self.seen = defaultdict(set)
+        self.random = random.Random(0)
+
+    def ask(self, model, seed, **body):
+        query = {"model": model} | ({"seed": seed} if model == "fixed" else {})
+        return self.client.post("/translate", params=query, **body).raise_for_status().content
+
+    def see(self, index, model, seed, content):
+        self.seen[index, model, seed if model == "fixed" else None].add(hashlib.sha256(content).hexdigest())
+
+    def alone(self, model):
+        def one(ask):
+            index, seed = ask
+            body = {"content": self.inputs[index], "headers": {"content-type": "image/png"}}
+            self.see(index, model, seed, self.ask(model, seed, **body))
+
+        asks = [(index, seed) for index in range(len(self.inputs)) for seed in (1, 2**64 - 1)]
+        self.random.shuffle(asks)
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(one, asks))
+
+    def in_containers(self, model):
+        for seed in (1, 2**64 - 1):
+            order = self.random.sample(range(len(self.inputs)), len(self.inputs))
+            files = [("image", (f"{index}.png", self.inputs[index])) for index in order]
+            with zipfile.ZipFile(io.BytesIO(self.ask(model, seed, files=files))) as container:
+                assert container.namelist() == [f"{index}.png" for index in order]
+                for index, name in zip(order, container.namelist(), strict=True):
+                    self.see(index, model, seed, container.read(name))
+
+    def beside(self):
+        """Other work on the same CPUs."""
+        for seed in range(5):
+            self.client.post("/sample", json={"model": "plain", "seed": seed, "count": 500}).raise_for_status()
+
+    def everything(self):
+        with ThreadPoolExecutor() as threads:
+            ways = [
+                threads.submit(way, model) for way in (self.alone, self.in_containers) for model in ("fixed", "any")
+            ]
+            for way in [*ways, threads.submit(self.beside)]:
+                way.result()
+        return self.seen
+
+
+def test_one_input_and_seed_one_translation(models):
+    rng = np.random.default_rng(0)
+    inputs = []
+    for size in [(8, 8)] * 4 + [(64, 48)] * 4 + [(1, 1), (5, 300), (300, 280), (560, 700)]:
+        stream = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(stream, "PNG")
+        inputs.append(stream.getvalue())
+    cpus = os.sched_getaffinity(0)
+    with (
+        process(models, cpus=cpus) as here,
+        process(models, cpus={min(cpus)}, **ELSEWHERE) as there,
+        ThreadPoolExecutor() as threads,
+    ):
+        seen = list(threads.map(lambda client: Translations(client, inputs).everything(), (here, there)))
+    assert len(seen[0]) == 3 * len(inputs)
+    assert seen[0] == seen[1]
+    assert {len(hashes) for hashes in seen[0].values()} == {1}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["calm", "moody"])
 def test_a_thousand_seeds_a_thousand_pictures(tiny, name):

@@ -8,9 +8,10 @@ from service.animations import ANIMATIONS
 from service.archives import ARCHIVES
 from service.errors import GaneryError
 from service.formats import FORMATS
+from service.forms import BODIES, PICTURES
 from service.openapi import EXAMPLES, document
 from service.routes import ROUTES
-from service.schemas import GenerateRequest, InterpolateRequest, SampleRequest
+from service.schemas import GenerateRequest, InterpolateRequest, SampleRequest, TranslateRequest
 
 DOCUMENT = json.loads(document())
 SCHEMES = DOCUMENT["components"]["securitySchemes"]
@@ -74,6 +75,18 @@ def test_keys_and_slow_bodies_are_documented(path, method, operation):
 def test_request_examples_are_valid(request_):
     for example in DOCUMENT["components"]["schemas"][request_.__name__]["examples"]:
         request_.model_validate(example)
+
+
+def test_translate_documents_each_body_and_each_member():
+    operation = DOCUMENT["paths"]["/translate"]["post"]
+    bodies = operation["requestBody"]["content"]
+    assert set(BODIES) - set(bodies) == {"application/x-zip-compressed", "application/octet-stream",
+                                         "application/x-www-form-urlencoded", ""}  # fmt: skip
+    members = {field.alias or name for name, field in TranslateRequest.model_fields.items()}
+    assert {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"} == members
+    assert set(bodies["multipart/form-data"]["schema"]["properties"]) == {*members, PICTURES}
+    optional = {name for name, header in operation["responses"]["200"]["headers"].items() if not header["required"]}
+    assert optional == {"X-Seed", "X-Resized", "X-Count", "Content-Disposition"}
 
 
 def test_a_sample_may_be_unchanged():

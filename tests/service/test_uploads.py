@@ -107,6 +107,20 @@ def test_sixteen_bits_keep_their_upper_eight():
     assert read(png(1, 1, 16, 6, [values + b"\xff\xff"])).pixels.tolist() == [[[0, 0x12, 255]]]
 
 
+def test_transparency_is_composed_on_the_colour_that_is_asked_for():
+    def on(background, content):
+        return read_picture(content, max_pixels=MEGAPIXEL, background=background).pixels.tolist()
+
+    red, grey = (255, 0, 0), (9, 9, 9)
+    clear = saved(np.dstack([np.full((1, 1, 3), 100, np.uint8), np.zeros((1, 1), np.uint8)]))
+    assert on(red, clear) == [[[255, 0, 0]]]
+    grey_clear = saved(Image.merge("LA", [Image.new("L", (1, 1), 100), Image.new("L", (1, 1), 0)]))
+    assert (on(red, grey_clear), on(grey, grey_clear)) == ([[[255, 0, 0]]], [[[9]]])
+    sixteen = png(2, 1, 16, 0, [struct.pack(">2H", 0x12FF, 0x3400)], (b"tRNS", b"\x12\xff"))
+    assert (on(red, sixteen), on(grey, sixteen)) == ([[[255, 0, 0], [0x34] * 3]], [[[9], [0x34]]])
+    assert on(red, saved(Image.new("L", (1, 1), 100))) == [[[100]]]
+
+
 TURNED = {
     1: PICTURE,
     2: PICTURE[:, ::-1],

@@ -33,3 +33,11 @@ def test_the_playground_asks_for_a_key_and_keeps_it_nowhere():
         r'<label id="key-field" hidden>Key <input id="key" type="password"', (WEB / "index.html").read_text()
     )
     assert not re.search(r"storage|cookie|indexedDB", (WEB / "playground.js").read_text(), re.IGNORECASE)
+
+
+def test_translating_is_offered_only_where_something_translates():
+    page, script = (WEB / "index.html").read_text(), (WEB / "translate.js").read_text()
+    assert '<section id="translate" aria-labelledby="translate-title" hidden>' in page
+    assert '$("translate").hidden = !models.length' in script
+    ids = set(re.findall(r'\$\("([a-z-]+)"\)', script + (WEB / "playground.js").read_text()))
+    assert ids <= set(re.findall(r'\sid="([a-z-]+)"', page))
