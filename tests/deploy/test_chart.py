@@ -266,6 +266,27 @@ def test_a_job_may_use_an_account_that_the_cloud_knows(template):
     assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("writer", False)
 
 
+def test_replicas_follow_two_signals(rendered):
+    """How long pictures wait, and how busy a replica is; off where values say so."""
+    signals = {
+        flavour: [
+            metric.get("pods", metric.get("resource", {})).get("target", {}) or metric["metadata"]["threshold"]
+            for scaler in [each for each in yaml.safe_load_all(rendered[flavour].read_text()) if each]
+            if scaler["kind"] in {"HorizontalPodAutoscaler", "ScaledObject"}
+            for metric in scaler["spec"].get("metrics", scaler["spec"].get("triggers"))
+        ]
+        for flavour in ("cpu", "keda", "gpu")
+    }
+    assert signals == {
+        "cpu": [
+            {"type": "AverageValue", "averageValue": "0.5"},
+            {"type": "Utilization", "averageUtilization": 70},
+        ],
+        "keda": ["0.5", "1.4"],
+        "gpu": ["0.5", "0.7"],
+    }
+
+
 def expressions() -> dict[str, list[str]]:
     """What the alerts, the dashboard and the autoscalers ask Prometheus for."""
     alerts = yaml.safe_load((CHART / "alerts/ganery.yaml").read_text())
