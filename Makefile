@@ -73,8 +73,8 @@ bento: $(DEV)/.installed  ## package the service as a Bento
 
 TARGET ?= cpu
 
-image:  ## build the container image with docker, podman or buildah (TARGET=gpu, TARGET=bundles)
-	$(PYTHON) -m deploy.image $(TARGET)
+image:  ## build the container image with docker, podman or buildah (TARGET=gpu, TARGET=bundles; EXTRAS=s3 for buckets)
+	$(PYTHON) -m deploy.image $(TARGET) --extras '$(EXTRAS)'
 
 deploy-tools: .venv-deploy/.installed  ## install what the tests of deploy/ use: helm, kubernetes-validate, checkov, hadolint, promtool, syft
 

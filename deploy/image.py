@@ -56,8 +56,12 @@ def labels(python: str) -> dict[str, str]:
     }
 
 
-def build(target: str) -> None:
+def build(target: str, extras: str = "") -> None:
     """Build one target and tag it.
+
+    Args:
+        target: of the Dockerfile.
+        extras: of pyproject.toml besides those of the target, with spaces between them.
 
     Raises:
         NoEngine: if nothing here builds images.
@@ -66,21 +70,23 @@ def build(target: str) -> None:
     builder = engine.find(engine.BUILDERS)
     python = base(builder)
     described = [f"--label={label}={value}" for label, value in labels(python).items()]
-    command = [*engine.build_command(builder), "--target", target, "--build-arg", f"PYTHON={python}", *described]
+    arguments = [f"--build-arg=PYTHON={python}", f"--build-arg=EXTRAS={extras}"]
+    command = [*engine.build_command(builder), "--target", target, *arguments, *described]
     engine.run([*command, "--tag", name(target), "--file", "deploy/Dockerfile", "."], cwd=ROOT)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.image", description=__doc__)
     parser.add_argument("target", choices=TARGETS, nargs="?", default="cpu")
-    target = parser.parse_args().target
+    parser.add_argument("--extras", default="", help="of pyproject.toml, as in 's3 tracing'")
+    given = parser.parse_args()
     try:
-        build(target)
+        build(given.target, given.extras)
     except engine.NoEngine as error:
         raise SystemExit(str(error)) from None
     except subprocess.CalledProcessError as error:
         raise SystemExit(error.returncode) from None
-    print(name(target))
+    print(name(given.target))
 
 
 if __name__ == "__main__":

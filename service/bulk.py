@@ -38,9 +38,11 @@ class Store:
 
     Args:
         url: a path, or what fsspec knows: `s3://bucket/prefix`, `gs://...`; credentials are those of its library.
+        worker: who writes; workers begin with the plan at the same moment, and must not share what lies aside.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, worker: int = 0) -> None:
+        self._aside_suffix = f".{worker}.part"
         try:
             self._files, self._root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
@@ -74,9 +76,10 @@ class Store:
         """A file that is there when the block ends, and not if it fails."""
         path = self._path(name)
         if isinstance(self._files, LocalFileSystem):  # its own way goes through the directory for temporary files
-            with self._aside(f"{path}.part") as stream:
+            aside = path + self._aside_suffix
+            with self._aside(aside) as stream:
                 yield stream
-            self._files.mv(f"{path}.part", path)
+            self._files.mv(aside, path)
             return
         stream = self._files.open(path, "wb", autocommit=False)
         try:
@@ -205,7 +208,7 @@ def generate(settings: Settings, given: Namespace) -> None:
         raise InvalidValue("--count and --shard-size are 1 or more")
     if not 0 < given.truncation <= 1:
         raise InvalidValue(f"--truncation {given.truncation} is not above 0 and at most 1")
-    store = Store(given.out)
+    store = Store(given.out, worker=worker)
     engine = engine_of(settings)
     try:
         catalog = Catalog.load(settings.models_dir, default=settings.default_model, engine=engine)

@@ -1,5 +1,6 @@
 """The chart as Helm renders it, in each way that somebody would install it."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ RELEASE, NAMESPACE = "pictures", "generators"
 DIGEST = "sha256:" + "0" * 64
 
 CPU, GPU = ["--values", "values-cpu.yaml"], ["--values", "values-gpu.yaml"]
+EGRESS = [{"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": 443, "protocol": "TCP"}]}]
 FLAVOURS: dict[str, list[str]] = {
     "plain": [],
     "cpu": CPU,
@@ -25,6 +27,12 @@ FLAVOURS: dict[str, list[str]] = {
     "oci": [*CPU, "--set", f"bundles.source=oci,bundles.oci.reference=registry.example/bundles@{DIGEST}"],
     "keys": [*CPU, "--set", f"apiKeysSecret=keys,image.digest={DIGEST},priorityClassName=high"],
     "gpu-nodes": [*GPU, "--set", "gpu.nodeSelector.gpu=one,nodeSelector.zone=here,gpu.runtimeClassName=nvidia"],
+    "bulk": [*CPU, "--set", "bulk.enabled=true,bulk.out.claim=shards,bulk.out.path=fashion/one,bulk.model=fashion"],
+    "bucket": [
+        *("--values", "values-gpu.yaml", "--set", "bulk.enabled=true,bulk.out.url=s3://pictures/fashion,bulk.count=0"),
+        *("--set-string", "bulk.classes=sneaker=40\\,bag=20,bulk.credentialsSecret=bucket"),
+        *("--set-json", f"bulk.egress={json.dumps(EGRESS)}"),
+    ],
 }
 
 Objects = list[dict[str, Any]]

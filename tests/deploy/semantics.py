@@ -48,15 +48,11 @@ def matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
 
 def selectors_match_labels(objects: Objects) -> Problems:
     served = [deployment["spec"]["template"]["metadata"]["labels"] for deployment in of_kind(objects, "Deployment")]
-    others = [pod["metadata"]["labels"] for _, pod in pods(of_kind(objects, "Pod") + of_kind(objects, "Job"))]
+    jobs = [pod["metadata"]["labels"] for _, pod in pods(of_kind(objects, "Job"))]
+    others = jobs + [pod["metadata"]["labels"] for _, pod in pods(of_kind(objects, "Pod"))]
     selectors = {
         f"{each['kind']} {each['metadata']['name']}": each["spec"][where].get("matchLabels", each["spec"][where])
-        for kind, where in {
-            "Deployment": "selector",
-            "Service": "selector",
-            "PodDisruptionBudget": "selector",
-            "NetworkPolicy": "podSelector",
-        }.items()
+        for kind, where in {"Deployment": "selector", "Service": "selector", "PodDisruptionBudget": "selector"}.items()
         for each in of_kind(objects, kind)
     }
     for deployment in of_kind(objects, "Deployment"):
@@ -67,6 +63,10 @@ def selectors_match_labels(objects: Objects) -> Problems:
             yield f"{who} selects no pod that serves"
         if any(matches(selector, labels) for labels in others):
             yield f"{who} selects a pod that does not serve"
+    policies = of_kind(objects, "NetworkPolicy")
+    for labels in served + jobs if policies else ():
+        if (count := sum(matches(policy["spec"]["podSelector"]["matchLabels"], labels) for policy in policies)) != 1:
+            yield f"{count} NetworkPolicies for the pods {labels}; together they would allow what each of them does"
     for monitor in of_kind(objects, "ServiceMonitor"):
         selector = monitor["spec"]["selector"]["matchLabels"]
         if not any(matches(selector, service["metadata"]["labels"]) for service in of_kind(objects, "Service")):
@@ -92,7 +92,7 @@ def ports_resolve(objects: Objects) -> Problems:
         **{
             f"NetworkPolicy {policy['metadata']['name']}": port["port"]
             for policy in of_kind(objects, "NetworkPolicy")
-            for rule in policy["spec"]["ingress"]
+            for rule in policy["spec"].get("ingress", ())
             for port in rule["ports"]
         },
     }
@@ -196,7 +196,8 @@ def references_resolve(objects: Objects) -> Problems:
             yield f"{who}: volumes {sorted(volumes)}, mounted {sorted(mounted)}"
         for container in spec["containers"]:
             for source in container.get("envFrom", ()):
-                if ("ConfigMap", source["configMapRef"]["name"]) not in names:
+                # Secrets are never the chart's own.
+                if "configMapRef" in source and ("ConfigMap", source["configMapRef"]["name"]) not in names:
                     yield f"{who}: no ConfigMap {source['configMapRef']['name']!r}"
 
 
@@ -227,6 +228,49 @@ def pods_are_restricted(objects: Objects) -> Problems:
                 yield f"{who}: may write into its image"
 
 
+def workers_share_the_shards(objects: Objects) -> Problems:
+    """Each worker of an Indexed Job has a number of its own, none is missing, and an eviction is no failure."""
+    for job in of_kind(objects, "Job"):
+        spec, pod = job["spec"], job["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        if spec.get("completionMode") != "Indexed":
+            yield "without completionMode Indexed no worker knows its number"
+        if f"--shard=$(JOB_COMPLETION_INDEX)/{spec['completions']}" not in container["args"]:
+            yield f"the arguments {container['args']} do not share the shards among {spec['completions']} workers"
+        if not 1 <= spec["parallelism"] <= spec["completions"]:
+            yield f"{spec['parallelism']} of {spec['completions']} workers at a time"
+        if pod["restartPolicy"] != "Never":
+            yield "a policy for failed pods needs restartPolicy Never"
+        if spec.get("podReplacementPolicy") != "Failed":
+            yield "two workers of one number may write at the same time"
+        rules = spec["podFailurePolicy"]["rules"]
+        ignored = [rule["onPodConditions"] for rule in rules if rule["action"] == "Ignore"]
+        if [{"type": "DisruptionTarget", "status": "True"}] not in ignored:
+            yield "evictions count as failures"
+        for rule in rules:
+            if rule.get("onExitCodes", {}).get("containerName", container["name"]) != container["name"]:
+                yield f"exit codes of {rule['onExitCodes']['containerName']!r}, which is no container"
+
+
+def workers_reach_their_store(objects: Objects) -> Problems:
+    """A volume that lasts, or a bucket: to that, and only for that, a way out is open."""
+    for job in of_kind(objects, "Job"):
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        (out,) = [argument.removeprefix("--out=") for argument in container["args"] if argument.startswith("--out=")]
+        places = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")} - {"/tmp"}
+        if "://" not in out and not any(out == place or out.startswith(f"{place}/") for place in places):
+            yield f"nothing that lasts is mounted at {out}"
+        labels = job["spec"]["template"]["metadata"]["labels"]
+        for policy in of_kind(objects, "NetworkPolicy"):
+            if not matches(policy["spec"]["podSelector"]["matchLabels"], labels):
+                continue
+            ways_out = [rule for rule in policy["spec"]["egress"] if {port["port"] for port in rule["ports"]} != {53}]
+            if ("://" in out) != bool(ways_out):
+                yield f"it writes to {out}, and besides DNS reaches {ways_out}"
+            if policy["spec"].get("ingress") or "Ingress" not in policy["spec"]["policyTypes"]:
+                yield "somebody may call it"
+
+
 CHECKS: dict[str, Callable[[Objects], Problems]] = {
     check.__name__: check
     for check in (
@@ -239,5 +283,7 @@ CHECKS: dict[str, Callable[[Objects], Problems]] = {
         a_budget_leaves_room,
         references_resolve,
         pods_are_restricted,
+        workers_share_the_shards,
+        workers_reach_their_store,
     )
 }

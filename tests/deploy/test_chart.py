@@ -2,7 +2,10 @@
 
 import copy
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +78,38 @@ MUTATIONS: list[tuple[str, Callable[[Any], Any]]] = [
     ("pods_are_restricted", lambda o: pod(o).update(enableServiceLinks=True)),
     ("pods_are_restricted", lambda o: pod(o)["securityContext"].update(runAsUser=0)),
     ("pods_are_restricted", lambda o: pod(o)["volumes"].append({"name": "host", "hostPath": {"path": "/"}})),
+    ("pods_are_restricted", lambda o: worker(o).update(automountServiceAccountToken=True)),
+    ("selectors_match_labels", lambda o: the(o, "Job")["template"]["metadata"].update(labels=served_labels(o))),
+    ("resources_add_up", lambda o: worker(o)["containers"][0]["resources"]["limits"].update({"nvidia.com/gpu": 2})),
+    ("references_resolve", lambda o: worker(o)["containers"][0]["volumeMounts"].clear()),
+    ("workers_share_the_shards", lambda o: the(o, "Job").pop("completionMode")),
+    ("workers_share_the_shards", lambda o: the(o, "Job").update(completions=5)),
+    ("workers_share_the_shards", lambda o: the(o, "Job").update(parallelism=5)),
+    ("workers_share_the_shards", lambda o: the(o, "Job").pop("podReplacementPolicy")),
+    ("workers_share_the_shards", lambda o: the(o, "Job")["podFailurePolicy"]["rules"].pop(0)),
+    ("workers_share_the_shards", lambda o: worker(o)["containers"][0].update(name="other")),
+    ("workers_share_the_shards", lambda o: worker(o).update(restartPolicy="OnFailure")),
+    ("workers_reach_their_store", lambda o: worker_arguments(o).append(f"--out={worker_arguments(o).pop()[9:]}")),
+    ("workers_reach_their_store", lambda o: worker_policy(o)["egress"].pop()),
+    ("workers_reach_their_store", lambda o: worker_policy(o).update(ingress=[{}])),
 ]
+
+
+def worker(objects):
+    return the(objects, "Job")["template"]["spec"]
+
+
+def worker_arguments(objects):
+    return worker(objects)["containers"][0]["args"]
+
+
+def worker_policy(objects):
+    (policy,) = [each for each in of_kind(objects, "NetworkPolicy") if each["metadata"]["name"].endswith("-bulk")]
+    return policy["spec"]
+
+
+def served_labels(objects):
+    return the(objects, "Deployment")["template"]["metadata"]["labels"]
 
 
 def the_other_autoscaler(objects):
@@ -86,7 +120,7 @@ def the_other_autoscaler(objects):
 @pytest.mark.parametrize("number", range(len(MUTATIONS)), ids=lambda number: f"{number}-{MUTATIONS[number][0]}")
 def test_what_is_broken_is_seen(rendered, number):
     check, break_it = MUTATIONS[number]
-    objects = [each for each in yaml.safe_load_all(rendered["gpu"].read_text()) if each]
+    objects = [each for each in yaml.safe_load_all(rendered["bucket"].read_text()) if each]
     assert list(CHECKS[check](objects)) == []
     break_it(objects)
     assert list(CHECKS[check](objects))
@@ -106,6 +140,14 @@ REFUSED = {
     "bundles by a tag, which may be other bundles tomorrow": ["bundles.source=oci", "bundles.oci.reference=a/b:1"],
     "bundles from nowhere": ["bundles.source=oci"],
     "a digest that is none": ["image.digest=sha256:abc"],
+    "shards for nowhere": ["bulk.enabled=true"],
+    "shards for two places": ["bulk.enabled=true", "bulk.out.claim=a", "bulk.out.url=s3://a/b"],
+    "shards for outside the claim": ["bulk.enabled=true", "bulk.out.claim=a", "bulk.out.path=../b"],
+    "a bucket that cannot be reached": ["bulk.enabled=true", "bulk.out.url=s3://a/b"],
+    "a way out to everywhere": ["bulk.egress[0].ports[0].port=443"],
+    "no worker": ["bulk.enabled=true", "bulk.out.claim=a", "bulk.workers=0"],
+    "a seed whose last digits would be lost": ["bulk.seed=9007199254740993"],
+    "a truncation above 1": ["bulk.truncation=1.5"],
     "a policy that lets everybody in": ["networkPolicy.clientNamespaceLabels=null"],
 }
 
@@ -152,7 +194,7 @@ def test_probes_ask_for_what_there_is(objects):
 
 
 def test_the_network_is_closed_but_for_callers_and_names(objects):
-    policy = the(objects, "NetworkPolicy")
+    policy, *_ = [p["spec"] for p in of_kind(objects, "NetworkPolicy") if not p["metadata"]["name"].endswith("-bulk")]
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
     (rule,) = policy["egress"]
     assert {port["port"] for port in rule["ports"]} == {53}
@@ -166,6 +208,83 @@ def test_the_gpu_flavour_takes_what_a_gpu_needs(rendered):
     assert pod(objects)["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     (settings,) = [each["data"] for each in of_kind(objects, "ConfigMap") if "SERVICE_MODELS_DIR" in each["data"]]
     assert settings["SERVICE_PROVIDER"] == "cuda"
+
+
+def generate(arguments, number):
+    """Run a worker's command as Kubernetes would, but for its image."""
+    filled = [argument.replace("$(JOB_COMPLETION_INDEX)", str(number)) for argument in arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SERVICE_MODELS_DIR": str(ROOT / "models")}
+    command = [sys.executable, "-m", "service", *filled]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+
+
+@pytest.fixture
+def worker_command(template):
+    """The arguments of the Job's container, for values."""
+
+    def of(*values):
+        rendered = template("--set", "bulk.enabled=true,bulk.workers=2,bulk.shardSize=5", *values).stdout
+        return worker_arguments([each for each in yaml.safe_load_all(rendered) if each])
+
+    return of
+
+
+def test_the_workers_of_a_job_write_the_shards_together(worker_command, tmp_path):
+    arguments = worker_command(
+        "--set", "bulk.count=15,bulk.out.claim=shards,bulk.out.path=a/b", "--set-string", "bulk.seed=7"
+    )
+    assert "--out=/out/a/b" in arguments
+    out = tmp_path / "out"
+    for number in (1, 0):
+        generate([each.replace("--out=/out/a/b", f"--out={out}") for each in arguments], number)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [shard["samples"] for shard in manifest["shards"]] == [5, 5, 5]
+    assert (manifest["seeds"], manifest["shard_size"]) == ([[7, 22]], 5)
+
+
+def test_a_seed_keeps_its_digits_and_a_class_its_letters(worker_command):
+    values = ["--set-string", "bulk.seed=18446744073709551615,bulk.classes=T-shirt/top: new #1,bulk.truncation=.5"]
+    arguments = worker_command("--set", "bulk.out.claim=shards", *values)
+    assert {"--seed=18446744073709551615", "--classes=T-shirt/top: new #1", "--truncation=.5"} <= set(arguments)
+
+
+def test_another_plan_is_another_job(template):
+    """A Job cannot be changed."""
+    values = ["--set", "bulk.enabled=true,bulk.out.claim=shards", "--set-string"]
+    names = {
+        of_kind([each for each in yaml.safe_load_all(template(*values, value).stdout) if each], "Job")[0]["metadata"][
+            "name"
+        ]
+        for value in ("bulk.seed=0", "bulk.seed=1", "image.tag=2")
+    }
+    assert len(names) == 3
+
+
+def test_a_job_may_use_an_account_that_the_cloud_knows(template):
+    values = ["--set", "bulk.enabled=true,bulk.out.claim=shards,bulk.serviceAccount=writer"]
+    spec = worker([each for each in yaml.safe_load_all(template(*values).stdout) if each])
+    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("writer", False)
+
+
+def test_replicas_follow_two_signals(rendered):
+    """How long pictures wait, and how busy a replica is; off where values say so."""
+    signals = {
+        flavour: [
+            metric.get("pods", metric.get("resource", {})).get("target", {}) or metric["metadata"]["threshold"]
+            for scaler in [each for each in yaml.safe_load_all(rendered[flavour].read_text()) if each]
+            if scaler["kind"] in {"HorizontalPodAutoscaler", "ScaledObject"}
+            for metric in scaler["spec"].get("metrics", scaler["spec"].get("triggers"))
+        ]
+        for flavour in ("cpu", "keda", "gpu")
+    }
+    assert signals == {
+        "cpu": [
+            {"type": "AverageValue", "averageValue": "0.5"},
+            {"type": "Utilization", "averageUtilization": 70},
+        ],
+        "keda": ["0.5", "1.4"],
+        "gpu": ["0.5", "0.7"],
+    }
 
 
 def expressions() -> dict[str, list[str]]:
@@ -224,10 +343,13 @@ def test_the_chart_has_the_version_of_the_service():
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
 
 
-@pytest.mark.parametrize("extra", ["cpu", "gpu"])
-def test_the_image_installs_what_pyproject_says(extra):
+@pytest.mark.parametrize("extras", [["cpu"], ["gpu"], ["cpu", "s3", "tracing"]])
+def test_the_image_installs_what_pyproject_says(extras):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert (
-        requirements(extra, ROOT / "pyproject.toml")
-        == project["dependencies"] + project["optional-dependencies"][extra]
-    )
+    wanted = [one for extra in extras for one in project["optional-dependencies"][extra]]
+    assert requirements(*extras, pyproject=ROOT / "pyproject.toml") == project["dependencies"] + wanted
+
+
+def test_an_unknown_extra_is_told():
+    with pytest.raises(SystemExit, match="no extra s4; there are cpu, gpu, s3"):
+        requirements("cpu", "s4", pyproject=ROOT / "pyproject.toml")

@@ -64,6 +64,14 @@ def test_a_shard_is_the_same_file_whoever_writes_it(shards, tmp_path):
     assert set(contents(tmp_path / "alone")) == {*FILES, *(f"{name}.json" for name in FILES), PLAN_FILE, MANIFEST_FILE}
 
 
+def test_workers_that_begin_at_the_same_moment_do_not_meet(out):
+    one, other = Store(str(out), worker=0), Store(str(out), worker=1)
+    with one.writing(PLAN_FILE) as first, other.writing(PLAN_FILE) as second:
+        first.write(b"the plan")
+        second.write(b"the plan")
+    assert contents(out) == {PLAN_FILE: b"the plan"}
+
+
 def test_the_manifest_comes_last_and_tells_the_hash_of_each(shards, out):
     write(shards, out, worker=0, workers=2)
     assert not (out / MANIFEST_FILE).exists()

@@ -42,3 +42,72 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
+
+{{/* Where pods may run, and with which right to pull. */}}
+{{- define "ganery.scheduling" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if .Values.gpu.enabled }}
+{{- with .Values.gpu.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with merge (dict) .Values.gpu.nodeSelector .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with concat .Values.gpu.tolerations .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- else }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Requests or limits, with the GPU: (list . .Values.resources.limits). */}}
+{{- define "ganery.amounts" -}}
+{{- $values := (index . 0).Values -}}
+{{ toYaml (index . 1) }}
+{{- if $values.gpu.enabled }}
+{{ $values.gpu.resource }}: {{ $values.gpu.count }}
+{{- end }}
+{{- end }}
+
+{{- define "ganery.bundlesMount" -}}
+{{- if ne .Values.bundles.source "image" }}
+- {name: bundles, mountPath: /models, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "ganery.bundlesVolume" -}}
+{{- if eq .Values.bundles.source "claim" }}
+- name: bundles
+  persistentVolumeClaim: {claimName: {{ .Values.bundles.claim }}, readOnly: true}
+{{- end }}
+{{- if eq .Values.bundles.source "oci" }}
+- name: bundles
+  image: {reference: {{ .Values.bundles.oci.reference | quote }}, pullPolicy: {{ .Values.bundles.oci.pullPolicy }}}
+{{- end }}
+{{- end }}
+
+{{/* The one way out that pods have: to the cluster's DNS. */}}
+{{- define "ganery.dnsEgress" -}}
+- to:
+    - namespaceSelector:
+        matchLabels: {{- toYaml .Values.networkPolicy.dnsNamespaceLabels | nindent 10 }}
+      podSelector:
+        matchLabels: {{- toYaml .Values.networkPolicy.dnsPodLabels | nindent 10 }}
+  ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+{{- end }}
+
+{{/* The pods of bulk generation: none that the Service, the budget or the Deployment selects. */}}
+{{- define "ganery.bulkSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-bulk
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
