@@ -152,7 +152,7 @@ async def translate(request: Request) -> Response:
     began = perf_counter()
     limits = Limits(settings.max_uploads, settings.max_upload_bytes)
     content_type = request.headers.get("content-type", "")
-    brought = await _in_thread(request, partial(read_pictures, body, content_type, limits))
+    brought = await run_sync(read_pictures, body, content_type, limits)
     del body
     said = [*request.query_params.multi_items(), *brought.fields.items()]
     ask = check(from_text(said, numbers={"seed"}), TranslateRequest)
@@ -160,7 +160,7 @@ async def translate(request: Request) -> Response:
     bundle = _bundle(request, ask.model, task="translate")
     seed = seed_for(bundle, ask.seed)
     read = partial(translations, bundle, brought.pictures, seed=seed, file_format=file_format)
-    pictures = await _in_thread(request, partial(read, max_pixels=settings.max_pixels))
+    pictures = await run_sync(partial(read, max_pixels=settings.max_pixels))
     headers = {**({} if seed is None else {"X-Seed": str(seed)}), **_made_by(bundle)}
     decode = perf_counter() - began
     if container is None:
@@ -342,11 +342,6 @@ async def _translated(request: Request, picture: Translation, headers: Mapping[s
     request.scope["state"]["timings"] = (("decode", decode), *phases)
     resized = {} if picture.origin.resized is None else {"X-Resized": picture.origin.resized}
     return Response(content, media_type=picture.file_format.media_type, headers={**headers, **resized})
-
-
-async def _in_thread(request: Request, read: Callable[[], T]) -> T:
-    """What is read in a thread, while the client waits for it. The thread may be left behind, for it soon ends."""
-    return await while_connected(request, run_sync(read, abandon_on_cancel=True))
 
 
 def _representation(ask: TranslateRequest, several: bool, accept: str) -> tuple[Container | None, Format]:

@@ -72,7 +72,7 @@ def shown_json(place: int) -> dict[str, Any]:
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
 
 
 def test_a_picture_comes_with_the_headers_that_the_readme_shows(address, tmp_path):
@@ -106,8 +106,17 @@ def test_an_animation_comes(address, tmp_path):
         assert animation.n_frames == 3 * 16
 
 
+@pytest.mark.skipif(not (ROOT / "models" / "twemoji-to-noto").is_dir(), reason="the bundle is yet to come")
+def test_a_translation_has_the_size_of_its_input(address, tmp_path):
+    headers = run(EXAMPLES[4], address, tmp_path)
+    assert "x-model: twemoji-to-noto" in headers
+    with Image.open(tmp_path / "strips.png") as came, Image.open(tmp_path / "noto.png") as made:
+        assert made.size == came.size
+        assert "input_sha256" in made.text["ganery"]
+
+
 def test_a_mistake_is_answered_as_the_readme_shows(address, tmp_path):
-    problem = json.loads(run(EXAMPLES[4], address, tmp_path))
+    problem = json.loads(run(EXAMPLES[5], address, tmp_path))
     expected = shown_json(1)
     for member in ("type", "title", "status", "detail", "pointer"):
         assert problem[member] == expected[member]
