@@ -93,3 +93,11 @@ def test_the_doctor_tells(provider, word):
         command, env={**environment, "SERVICE_PROVIDER": provider}, capture_output=True, text=True, check=True
     )
     assert word in ended.stdout
+
+
+@pytest.mark.usefixtures("_without_gpu")
+def test_the_benchmark_says_that_it_has_not_measured():
+    command = [sys.executable, "-m", "benchmarks.gpu"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "NOT MEASURED: SERVICE_PROVIDER=cuda, but ONNX Runtime fell back" in ended.stderr
