@@ -1,7 +1,8 @@
 """What only a machine with a GPU can tell: python -m benchmarks.gpu [--bundle models/fashion]
 
-Run it once there, in the environment of `pip install '.[gpu]'`. It prints what CUDA really runs on, whether rows depend on
-their batch, throughput beside the CPU, and what IO binding and CUDA graphs gain. Without a GPU it says so, and ends with 2.
+Run it once there, in the environment of `pip install '.[gpu]'`. It prints what CUDA really runs on, whether rows depend
+on their batch, throughput beside the CPU, and what IO binding and CUDA graphs gain. Without a GPU it says so, and ends
+with 2.
 """
 
 import argparse
