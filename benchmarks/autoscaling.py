@@ -3,10 +3,10 @@
     python -m benchmarks.autoscaling            # the tables and benchmarks/results/autoscaling.json
     python -m benchmarks.autoscaling --plot     # docs/images/autoscaling.png as well
 
-Each request for one picture is an event. It goes to a replica that is ready, chosen at random as a Service does; there it
-waits behind what has been accepted, or is refused if that is too much. Now and then Prometheus looks at each replica, and
-now and then the autoscaler looks at what Prometheus has seen. What a replica makes in a second is measured
-(benchmarks/results/serving.json); all else is stated in `Cluster`.
+Each request for one picture is an event. It goes to a replica that is ready, chosen at random as a Service does, and
+waits there behind what has been accepted, or is refused if that is too much. Now and then Prometheus looks at each
+replica, and now and then the autoscaler looks at what Prometheus has seen. What a replica makes in a second is
+measured (benchmarks/results/serving.json); all else is stated in `Cluster`.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from service.bundle import Bundle
 from service.catalog import Catalog
 from service.cpus import available_cpus
 from service.lifecycle import engine_of
-from service.runtime import compiled_providers, conflicting_builds
+from service.runtime import compiled_providers, conflicting_builds, missing_for_cuda
 from service.settings import Settings
 from service.tasks import TASKS
 from service.work import TrialRows, Work, keep
@@ -29,6 +29,8 @@ def examine(settings: Settings) -> Iterator[str]:
     if builds := conflicting_builds():
         yield f"  PROBLEM: {' and '.join(builds)} overwrite each other's files; uninstall both, then install one"
     yield f"  ONNX Runtime is built for {', '.join(compiled_providers())}; SERVICE_PROVIDER is {settings.provider}"
+    if settings.provider != "cpu" and (reason := missing_for_cuda()):
+        yield f"  {'PROBLEM' if settings.provider == 'cuda' else 'note'}: no CUDA: {reason}"
     yield "settings that differ from their defaults"
     fields = type(settings).model_fields
     changed = {name: value for name, value in settings if value != fields[name].default}

@@ -15,11 +15,6 @@ Provider = Literal["auto", "cpu", "cuda"]
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-CUDA_OPTIONS = {
-    # The default search times kernels and may choose another one in each process; so may replicas, then, disagree.
-    "cudnn_conv_algo_search": "HEURISTIC",
-    "use_tf32": "0",
-}
 
 
 def conflicting_builds() -> list[str]:
@@ -41,8 +36,20 @@ def compiled_providers() -> list[str]:
     return providers
 
 
+def missing_for_cuda() -> str | None:
+    """What keeps a build for GPUs from using one; None if all its libraries load, or it is a build for CPUs."""
+    import onnxruntime  # noqa: PLC0415
+
+    if CUDA not in compiled_providers():
+        return None
+    from service import cuda  # noqa: PLC0415
+
+    onnxruntime.preload_dlls()
+    return cuda.why_not(onnxruntime)
+
+
 def open_session(model: bytes, provider: Provider) -> Any:
-    """An `onnxruntime.InferenceSession` on the hardware that was asked for.
+    """An `onnxruntime.InferenceSession`, or what takes its place, on the hardware that was asked for.
 
     Args:
         model: a serialised ONNX graph whose weights are all inside.
@@ -57,19 +64,31 @@ def open_session(model: bytes, provider: Provider) -> Any:
     compiled_for_cuda = CUDA in compiled_providers()
     if provider == "cuda" and not compiled_for_cuda:
         raise ModelFailure("SERVICE_PROVIDER=cuda, but the installed ONNX Runtime has no CUDA; install ganery[gpu]")
-    wanted: list[Any] = [CPU]
-    if provider != "cpu" and compiled_for_cuda:
-        onnxruntime.preload_dlls()
-        wanted = [(CUDA, CUDA_OPTIONS), CPU]
-    try:
-        session = onnxruntime.InferenceSession(model, _options(onnxruntime), providers=wanted)
-    except Exception as error:  # its exceptions share no base class but Exception
-        raise InvalidBundle(f"ONNX Runtime does not load the graph: {first_line(error)}") from error
+    options = _options(onnxruntime)
+    if provider == "cpu" or not compiled_for_cuda:
+        return _session(onnxruntime, model, options, [CPU])
+
+    from service import cuda  # noqa: PLC0415 - it takes a quarter of a second, which processes for CPUs need not wait
+
+    settings = cuda.CudaSettings()
+    onnxruntime.preload_dlls()
+    options.use_deterministic_compute = True  # of two kernels that do the same, the one that repeats itself
+    session = _session(onnxruntime, model, options, [(CUDA, cuda.provider_options(settings)), CPU])
     # The list of compiled providers promises CUDA on machines without a GPU; only the session knows what it got.
     got = session.get_providers()[0]
     if provider == "cuda" and got != CUDA:
-        raise ModelFailure(f"SERVICE_PROVIDER=cuda, but ONNX Runtime fell back to {got}; see its messages in the log")
+        reason = cuda.why_not(onnxruntime) or "the driver finds no GPU that it can use; nvidia-smi tells more"
+        raise ModelFailure(f"SERVICE_PROVIDER=cuda, but ONNX Runtime fell back to {got}: {reason}")
+    if got == CUDA and settings.cuda_buffers and cuda.can_be_buffered(session):
+        return cuda.Buffered(session)
     return session
+
+
+def _session(onnxruntime: Any, model: bytes, options: Any, providers: list[Any]) -> Any:
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=providers)
+    except Exception as error:  # its exceptions share no base class but Exception
+        raise InvalidBundle(f"ONNX Runtime does not load the graph: {first_line(error)}") from error
 
 
 def _options(onnxruntime: Any) -> Any:

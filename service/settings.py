@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from service.cors import Origins
+from service.cuda import CudaSettings
 from service.runtime import Provider
 
 LogFormat = Literal["text", "json"]
@@ -14,8 +15,8 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 AccessLog = Literal["failures", "all"]
 
 
-class Settings(BaseSettings):
-    """The service's settings; each field is the variable `SERVICE_<FIELD>`."""
+class Settings(CudaSettings):
+    """The service's settings; each field is the variable `SERVICE_<FIELD>`. Those of CUDA stand in `cuda.py`."""
 
     model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
 
