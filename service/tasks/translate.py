@@ -14,6 +14,8 @@ from service.tiling import tile_side
 
 SMALL = 48
 """Pixels, about: height of the smaller pictures that a graph for any size is tried on; they are a little wider."""
+MEDIUM = 160
+"""The same of the larger ones. Not a whole tile: that would take seconds of every start."""
 MAX_BATCH_PIXELS = 2 * 2**20
 """Of the pictures in one batch: a network holds a hundred numbers and more for each while it runs."""
 
@@ -77,14 +79,18 @@ class Translate(AbstractTask):
         return feed
 
     def trials(self) -> Sequence[Trial]:
-        """A size that is fixed; else a small one in any company, and the largest, of which few rows are affordable."""
+        """A size that is fixed; else a small one in any company, and a larger one, of which few rows are affordable."""
         if not self.any_size:
             return [Trial(self._noise(WARM_UP_ROWS, *self.largest))]
         step = self.source.multiple_of
         height, width = step * -(-SMALL // step), step * (-(-SMALL // step) + 1)
         return [
             Trial(self._noise(WARM_UP_ROWS, height, width)),
-            Trial(self._noise(2, *self.largest), crowd=(1, 0), companies=((0,), (1,))),
+            Trial(
+                self._noise(2, *[min(step * -(-MEDIUM // step), side) for side in self.largest]),
+                crowd=(1, 0),
+                companies=((0,), (1,)),
+            ),
         ]
 
     def check_golden(self, content: bytes | None, run: Callable[[Feed], Pixels], provider: str) -> GoldenReport:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 BENTOML = Path(sys.executable).with_name("bentoml")
 SERVE = [sys.executable, "-m", "service", "serve"]
 BENTOML_SERVE = [str(BENTOML), "serve", "service.api:Ganery"]
-PATIENCE = 60  # seconds; a busy machine is no failure
+PATIENCE = 60
 
 
 class Server:

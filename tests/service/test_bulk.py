@@ -191,7 +191,7 @@ def test_the_command_that_was_stopped_goes_on(models, tmp_path):
         (["--picture", "gif"], "it takes png, webp, jpeg"),
         (["--classes", "one=1,two"], "with a count for one class"),
         (["--classes", "seven", "--count", "1"], "unknown class 'seven'"),
-        (["--model", "nobody", "--count", "1"], "unknown model 'nobody'; available: digits, plain"),
+        (["--model", "nobody", "--count", "1"], "unknown model 'nobody'; available: any, digits, fixed, plain"),
         ([], "count is missing"),
         (["--count", "1", "--truncation", "2"], "not above 0 and at most 1"),
         (["--count", "1", "--out", "nowhere://x"], "Protocol not known: nowhere"),

@@ -251,7 +251,10 @@ def test_any_form_has_an_answer(has_answer, parts, cuts):
 
 
 @FUZZ
-@given(st.dictionaries(st.text(min_size=1, max_size=9), st.booleans(), max_size=3), damage)
+@given(
+    st.dictionaries(st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=9), st.booleans(), max_size=3),
+    damage,
+)
 def test_any_zip_has_an_answer(has_answer, members, cuts):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
