@@ -53,7 +53,8 @@ def test_rows_are_measured_at_two_sizes_where_any_is_taken(any_size, generator_o
     generator = generator_of(any_size)
     assert generator.measured.determinism == "exact; batch=free"
     sizes = [trial.feed["image"].shape[1:3] for trial in generator.task.trials()]
-    assert sizes == [(48, 52), generator.task.largest] == [(48, 52), (272, 272)]
+    assert sizes == [(48, 52), (160, 160)]
+    assert generator.task.largest == (272, 272)
     assert generator.task.max_rows == MAX_BATCH_PIXELS // 272**2
 
 
@@ -80,7 +81,7 @@ def moody(size):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-@pytest.mark.parametrize("width", [52, 272])
+@pytest.mark.parametrize("width", [52, 160])
 def test_rows_that_company_changes_at_one_size_only_are_run_alone(make_bundle, generator_of, width):
     any_size = {"height": None, "width": None, "channels": 3, "multiple_of": 4}
     directory = make_bundle(

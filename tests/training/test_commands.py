@@ -75,4 +75,4 @@ def test_list_shows_every_choice(capsys):
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
     assert "objective: hinge, non_saturating, relativistic" in shown
-    assert "recipe: fashion" in shown
+    assert "recipe: edges-to-emoji, emoji-cycle, fashion, flat-to-3d" in shown
