@@ -17,12 +17,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from service.engine import Opened, open_again, open_bundle
+from service.engine import Opened, open_bundle
 from service.errors import InvalidBundle, ModelFailure
 from service.generator import Generator, Measured
 from service.manifest import GENERATOR_FILE, Manifest
 from service.memory import available_memory
 from service.runtime import Provider
+from service.tasks import task_of
 from service.work import Computed, Result, Work, compute
 
 RESERVE = 0.8
@@ -37,7 +38,7 @@ Generators = dict[str, Generator]
 
 @dataclass(frozen=True)
 class Open:
-    """Open a bundle's graph: with all checks, unless another process has made them."""
+    """Open a bundle's graph for the first time, with all checks."""
 
     directory: Path
     manifest: Manifest
@@ -45,13 +46,8 @@ class Open:
     max_bundle_bytes: int
     max_memory: int | None
     """Bytes besides the graph itself; None is without limit."""
-    measured: Measured | None = None
 
-    def __call__(self, generators: Generators) -> Opened | bool:
-        if self.measured is not None:
-            name, measured = self.manifest.name, self.measured
-            generators[name] = open_again(self.directory, self.manifest, self.provider, measured)
-            return True
+    def __call__(self, generators: Generators) -> Opened:
         max_memory = None if self.max_memory is None else int(min(self.max_memory, RESERVE * available_memory()))
         if max_memory is not None:
             limit_memory(max_memory + COPIES * _size(self.directory / GENERATOR_FILE))
@@ -64,6 +60,20 @@ class Open:
                 raise InvalidBundle(f"its graph needs more than {max_memory} bytes of memory: {error}") from error
             raise
         return opened
+
+
+@dataclass(frozen=True)
+class OpenAgain:
+    """Open a graph that another process has opened and checked."""
+
+    model: bytes
+    manifest: Manifest
+    provider: Provider
+    measured: Measured
+
+    def __call__(self, generators: Generators) -> None:
+        task = task_of(self.manifest)
+        generators[self.manifest.name] = Generator(self.model, task, provider=self.provider, measured=self.measured)
 
 
 @dataclass(frozen=True)

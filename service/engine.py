@@ -96,12 +96,11 @@ def open_bundle(directory: Path, manifest: Manifest, provider: Provider, max_byt
     return generator, Opened(generator.measured, golden)
 
 
-def open_again(directory: Path, manifest: Manifest, provider: Provider, measured: Measured) -> Generator:
-    """A generator for a bundle that has been opened before, in another process.
+def read_graph(directory: Path, manifest: Manifest, max_bytes: int = MAX_BUNDLE_BYTES) -> bytes:
+    """A bundle's graph, as its manifest knows it.
 
     Raises:
-        InvalidBundle, ModelFailure: see `Engine.open`.
+        InvalidBundle: if the file is not as it should be.
     """
     sha256 = {GENERATOR_FILE: manifest.sha256[GENERATOR_FILE]}
-    files = read_verified(directory, sha256, wanted=(GENERATOR_FILE,))
-    return Generator(files[GENERATOR_FILE], task_of(manifest), provider=provider, measured=measured)
+    return read_verified(directory, sha256, wanted=(GENERATOR_FILE,), max_bytes=max_bytes)[GENERATOR_FILE]

@@ -24,7 +24,7 @@ from service.errors import GaneryError, InvalidBundle, ModelFailure, Stopping
 from service.files import MAX_BUNDLE_BYTES
 
 if TYPE_CHECKING:  # this module is imported first of all, to start the processes early
-    from service.compute_process import Open
+    from service.compute_process import OpenAgain
     from service.engine import Opened
     from service.manifest import Manifest
     from service.runtime import Provider
@@ -137,7 +137,7 @@ class Processes:
         limited = trial_seconds and (provider == "cpu" or not _may_use_gpu())
         self._max_memory = trial_bytes if limited else None
         self._on_end = on_end
-        self._opened: dict[str, Open] = {}
+        self._opened: dict[str, OpenAgain] = {}
         self._idle: LifoQueue[_Process | None] = LifoQueue()
         early = [_started_early.pop()] if _started_early else []
         for process in (*[None] * (count - len(early)), *early):
@@ -148,7 +148,8 @@ class Processes:
 
     def open(self, directory: Path, manifest: "Manifest") -> "Opened":
         """See `Engine.open`. A graph that goes beyond its limits is refused as an invalid bundle."""
-        from service.compute_process import Open  # noqa: PLC0415
+        from service.compute_process import Open, OpenAgain  # noqa: PLC0415
+        from service.engine import read_graph  # noqa: PLC0415
 
         request = Open(directory.absolute(), manifest, self._provider, self._max_bundle_bytes, self._max_memory)
         for another in (False, True):  # what ended a process may be another bundle's doing, or the machine's
@@ -165,9 +166,9 @@ class Processes:
             except ProcessEnded:
                 if another:
                     raise InvalidBundle("opening or running its graph ends the process that tries it") from None
-        self._opened[manifest.name] = Open(
-            request.directory, manifest, self._provider, self._max_bundle_bytes, None, opened.measured
-        )
+        # Kept: a process that dies is replaced whatever has become of the files.
+        model = read_graph(directory, manifest, self._max_bundle_bytes)
+        self._opened[manifest.name] = OpenAgain(model, manifest, self._provider, opened.measured)
         return opened
 
     def compute(self, name: str, works: "Sequence[Work[Any]]") -> "Computed":
