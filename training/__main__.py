@@ -320,15 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except loop.TrainingDiverged as diverged:
             logger.error("%s", diverged)
             return EXIT_DIVERGED
-        except (
-            RecipeError,
-            DatasetError,
-            RunError,
-            ExportError,
-            EvaluationError,
-            InvalidBundle,
-            NonFiniteOutput,
-        ) as mistake:
+        except MISTAKES as mistake:
             logger.error("%s", mistake)
             return EXIT_FAILED
     return 0
