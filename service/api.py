@@ -32,10 +32,9 @@ if settings.tracing is not None:
 def application() -> Starlette:
     """Our application. Built on demand: BentoML's parent process imports this file too, and needs none of it."""
     from service.app import create_app  # noqa: PLC0415
-    from service.lifecycle import Lifecycle  # noqa: PLC0415
-    from service.telemetry import Metrics  # noqa: PLC0415
+    from service.lifecycle import of_this_process  # noqa: PLC0415
 
-    return create_app(Lifecycle(settings, Metrics()))
+    return create_app(of_this_process())
 
 
 @asynccontextmanager

@@ -4,6 +4,9 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import cache
+from threading import Thread
 
 import anyio.to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,26 +34,39 @@ class Lifecycle:
         self.arrivals = Arrivals()
         self._catalog: Catalog | None = None
         self._engine: Engine | None = None
+        self._loading: Future[Catalog] | None = None
 
-    async def load(self) -> None:
-        """Load the bundles in a thread, so that probes are answered meanwhile."""
+    def begin(self) -> "Future[Catalog]":
+        """Begin to load the bundles, once, in a thread: probes are answered meanwhile."""
+        if self._loading is None:
+            self._loading = Future()
+            self._engine = engine_of(self.settings, on_end=self.metrics.processes_ended.inc)
+            Thread(target=self._load, args=(self._engine, self._loading), name="loading", daemon=True).start()
+        return self._loading
 
-        def load() -> Catalog:
-            settings = self.settings
-            return Catalog.load(
+    def _load(self, engine: Engine, loading: "Future[Catalog]") -> None:
+        settings = self.settings
+        try:
+            catalog = Catalog.load(
                 settings.models_dir,
                 default=settings.default_model,
-                engine=self._engine,
+                engine=engine,
                 max_bytes=settings.max_bundle_bytes,
                 limits=Limits(settings.queue_rows, settings.queue_pixels, settings.max_streams),
                 observe=self.metrics.observer,
             )
+        except Exception as error:  # whoever waits for it raises it
+            loading.set_exception(error)
+        else:
+            loading.set_result(catalog)
 
-        self._engine = engine_of(self.settings, on_end=self.metrics.processes_ended.inc)
-        self._catalog = await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
+    async def load(self) -> None:
+        """Wait until the bundles are loaded, and serve them."""
+        self._catalog = await asyncio.shield(asyncio.wrap_future(self.begin()))
         # What has been loaded stays. Left to the collector, it is walked again and again while requests wait.
         gc.collect()
         gc.freeze()
+        gc.enable()
         self.metrics.describe(self._catalog)
         self.loaded.set()
         logger.info("%d bundles served, %d refused", len(self._catalog.bundles), len(self._catalog.refused))
@@ -95,6 +111,12 @@ class Lifecycle:
             raise NotReady("draining: this replica is about to stop")
         if not self.catalog.bundles:
             raise NotReady(self.catalog.why_empty())
+
+
+@cache
+def of_this_process() -> Lifecycle:
+    """The one of a process that serves, as its environment wants it."""
+    return Lifecycle(Settings.from_environment(), Metrics())
 
 
 def engine_of(settings: Settings, *, on_end: Callable[[], None] = lambda: None) -> Engine:
