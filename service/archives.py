@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -31,6 +31,8 @@ Packed = TypeVar("Packed")
 
 NEVER = datetime(1980, 1, 1)  # the earliest time that ZIP can tell
 BLOCK = tarfile.BLOCKSIZE
+CHECKSUM = slice(148, 156)
+"""Where it stands in a header of ustar."""
 
 
 class Archive(Generic[Packed]):
@@ -222,10 +224,10 @@ def _tar_members(piece: Piece, file_format: Format, pixels: Pixels) -> bytes:
     members = []
     for (index, sample), picture in zip(piece, pixels, strict=True):
         key = f"{index:08d}"
-        members.append(_tar_member(f"{key}.{file_format.extension}", file_format.encode(picture, sample)))
+        members.append(keyed_member(key, file_format.extension, file_format.encode(picture, sample)))
         if sample.label is not None:
-            members.append(_tar_member(f"{key}.cls", str(sample.label).encode()))
-        members.append(_tar_member(f"{key}.json", sample.to_json().encode()))
+            members.append(keyed_member(key, "cls", str(sample.label).encode()))
+        members.append(keyed_member(key, "json", sample.to_json().encode()))
     return b"".join(members)
 
 
@@ -256,10 +258,41 @@ def _json_objects(piece: Piece, file_format: Format, pixels: Pixels) -> list[str
 
 
 def _tar_member(name: str, content: bytes) -> bytes:
+    return _tar_header(name, len(content)) + content + bytes(-len(content) % BLOCK)
+
+
+def _tar_header(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
-    info.size = len(content)
+    info.size = size
     # As USTAR, unless a name is too long or too foreign for that.
-    return info.tobuf(tarfile.PAX_FORMAT) + content + bytes(-len(content) % BLOCK)
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def keyed_member(key: str, extension: str, content: bytes) -> bytes:
+    """A member of a tar, of the name KEY.EXTENSION: the bytes that `tarfile` makes of it, in a tenth of the time.
+
+    The headers of thousands differ in the key alone, which is made of digits. So it is written into one of a key of
+    zeros, and added to its checksum: the sum of a header's bytes, in octal (POSIX.1-1988, ustar).
+    """
+    header, checksum = _header_without_key(len(key), extension, len(content))
+    digits = key.encode("ascii")
+    return b"".join(
+        (
+            digits,
+            header[len(digits) : CHECKSUM.start],
+            b"%06o\0 " % (checksum + sum(digits)),
+            header[CHECKSUM.stop :],
+            content,
+            bytes(-len(content) % BLOCK),
+        )
+    )
+
+
+@lru_cache(maxsize=4096)
+def _header_without_key(digits: int, extension: str, size: int) -> tuple[bytes, int]:
+    """The header of a key of zeros, and its checksum but for them."""
+    header = _tar_header(f"{'0' * digits}.{extension}", size)
+    return header, int(header[CHECKSUM].rstrip(b"\0 "), 8) - digits * ord("0")
 
 
 def _zip_member(name: str, size: int, chunks: Iterable[bytes]) -> MemberFile:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.archives import ARCHIVES, class_folders, contact_sheet
+from service.archives import ARCHIVES, class_folders, contact_sheet, keyed_member, tar_of
 from service.errors import TooLarge
 from service.formats import FORMATS
 from service.plan import Plan, Ranges
@@ -53,6 +53,12 @@ def test_a_tar_is_what_webdataset_reads(plan):
     np.testing.assert_array_equal(np.stack([decoded(members[f"{key}.png"], 1) for key in keys]), pictures_of(plan))
     assert [int(members[f"{key}.cls"]) for key in keys] == [2] * 40 + [0] * 3
     assert [json.loads(members[f"{key}.json"]) for key in keys] == [plan[i].to_dict() for i in range(43)]
+
+
+@given(st.integers(0, 10**12), st.sampled_from(["png", "cls", "json", "jpg"]), st.binary(max_size=2000))
+def test_a_keyed_member_is_the_one_that_tarfile_writes(index, extension, content):
+    key = f"{index:08d}"
+    assert next(tar_of([(f"{key}.{extension}", content)])) == keyed_member(key, extension, content)
 
 
 def test_without_classes_a_tar_has_no_labels(plain_bundle):
