@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from training.architectures.base import Sizes, Translator, TranslatorConfig
 from training.architectures.picture_items import picture_channels
+from training.config import RecipeError
 from training.layers import Shift, Upsample2x, begin_grey, initialise
 
 LEAK = 0.2
@@ -30,6 +31,8 @@ class ResNetConfig(TranslatorConfig):
     blocks: PositiveInt = 4
     z_dim: NonNegativeInt = 0
     """z shifts the channels before the blocks; 0 for a generator that takes none."""
+    residual: bool = False
+    """Add the source to what the last layer makes, so that training begins at the identity; needs the same channels."""
     sizes: Sizes = "any"
 
     def build(self, source: tuple[int, ...], target: tuple[int, ...]) -> "ResNet":
@@ -77,11 +80,17 @@ class ResNet(Translator):
         self.halo = 2 + 1 + 1 + 2 + 2 + 2 * QUARTER * config.blocks + 2 + 1 + 2
         self.apply(initialise)
         begin_grey(self.to_image)
+        if config.residual and source_channels != target_channels:
+            raise RecipeError(
+                f"generator.residual adds the source to the output; the source has {source_channels} channels and the "
+                f"output {target_channels}"
+            )
+        self.residual = config.residual
         for block in self.blocks:
             assert isinstance(block, Block)
             nn.init.zeros_(block.last.weight)
 
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
-        x = self.shift(self.down(x), z)
-        images: Tensor = self.to_image(self.up(F.leaky_relu(self.blocks(x), LEAK)))
-        return images
+        maps = self.shift(self.down(x), z)
+        images: Tensor = self.to_image(self.up(F.leaky_relu(self.blocks(maps), LEAK)))
+        return x + images if self.residual else images

@@ -44,6 +44,8 @@ class PairedConfig(TranslationConfig):
 
     reconstruction_weight: float = Field(default=100.0, ge=0)
     """Of the mean absolute difference between output and target, which both lie in [-1, 1]."""
+    feature_weight: float = Field(default=0.0, ge=0)
+    """Of the mean absolute difference between what D's layers make of output and of target."""
 
     @field_validator("augment")
     @classmethod
@@ -101,6 +103,9 @@ class Paired(AbstractMethod):
         if self.critic is not None:
             scalars["loss/generator"] = self.critic.generator_loss(real, fake)
             loss = loss + self.config.adversarial_weight * scalars["loss/generator"]
+            if self.config.feature_weight:
+                scalars["loss/features"] = self.critic.feature_distance(real, fake)
+                loss = loss + self.config.feature_weight * scalars["loss/features"]
         self._update("generator", loss)
         self.ema.update(self.generator, nimg=progress.nimg, batch_size=progress.batch_size)
         return {name: value.detach() for name, value in scalars.items()}
