@@ -72,11 +72,14 @@ class Critic:
         return loss, scalars
 
     def feature_distance(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Mean absolute difference of D's hidden activations, mean over its layers; its gradient reaches `fake` alone.
+        """How unlike D's hidden layers find items i of two batches; its gradient reaches `fake` alone.
+
+        Mean over the layers of mean|D_l(real) - D_l(fake)| / mean|D_l(real)|: in units of the layer's own activations,
+        so that a D whose activations grow does not raise the weight. D sees the items as they are, not augmented:
+        chance would change the two differently.
 
         Reference: Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs", 2018,
-        arXiv:1711.11585, eq. 4; with each layer in units of its mean activation on `real`, so that a D whose
-        activations grow does not raise the weight.
+        arXiv:1711.11585, eq. 4, which has no such units.
         """
         self.discriminator.requires_grad_(False)
         with torch.no_grad(), self.compute.autocast():
