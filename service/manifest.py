@@ -23,6 +23,8 @@ ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ClassName = Annotated[str, Field(min_length=1, max_length=200)]
+Limitation = Annotated[str, Field(max_length=300, pattern=r"^\S(.*\S)?$", description="a sentence, on one line")]
+MAX_LIMITATIONS = 32
 
 
 class Section(BaseModel):
@@ -87,6 +89,20 @@ class DataSource(Section):
     size: int = Field(ge=1, description="items the generator saw; held-out items are not among them")
 
 
+class Training(Section):
+    """What it took to train the generator."""
+
+    nimg: int = Field(ge=0, description="real items shown until then, each as often as it was shown")
+    seconds: float | None = Field(
+        default=None,
+        ge=0,
+        description="time that passed while it was trained, summed over all times that it was started; null if unknown",
+    )
+    devices: tuple[Annotated[str, Field(max_length=300)], ...] = Field(
+        default=(), max_length=64, description="what it was trained on, by name, a CPU with the number of threads"
+    )
+
+
 class Metric(Section):
     """One measured number, readable on its own."""
 
@@ -146,6 +162,10 @@ class Manifest(Section):
     )
     data: tuple[DataSource, ...]
     licence: str
+    training: Training | None = Field(default=None, description="null if the bundle was made before this was kept")
+    limitations: tuple[Limitation, ...] = Field(
+        default=(), max_length=MAX_LIMITATIONS, description="where it fails, as those who trained it saw it"
+    )
     metrics: dict[str, Metric] = Field(default_factory=dict)
     golden: tuple[Golden, ...] = Field(
         default=(), max_length=16384, description=f"{GOLDEN_FILE}, if there is one, holds their pixels in this order"

@@ -15,7 +15,7 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from service.errors import InvalidBundle, NonFiniteOutput
-from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, file_sha256
+from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, Training, file_sha256
 from training import loop
 from training.architectures import DISCRIMINATORS, GENERATORS, PATCH_DISCRIMINATORS, TRANSLATORS
 from training.augment import POLICIES
@@ -80,8 +80,8 @@ def build(recipe: Recipe, data: Data) -> AbstractMethod:
     return method(recipe.components, data, partial(recipe.data.load, "test"), recipe.compute)
 
 
-def restore(run: Run) -> tuple[Recipe, AbstractMethod, Data, int]:
-    """A run's recipe, its networks as they were last saved (on the CPU), its data, and the images seen by then."""
+def restore(run: Run) -> tuple[Recipe, AbstractMethod, Data, Training]:
+    """A run's recipe, its networks as they were last saved (on the CPU), its data, and what training took by then."""
     recipe = run.recipe()
     data = recipe.data.load("train")
     state = run.load_state(data)
@@ -89,7 +89,8 @@ def restore(run: Run) -> tuple[Recipe, AbstractMethod, Data, int]:
         raise RunError(f"{run.path} has not saved anything yet")
     method = build(recipe.model_copy(update={"compute": Compute(device="cpu")}), data)
     method.load_state_dict(state["method"])
-    return recipe, method, data, state["nimg"]
+    trained = Training(nimg=state["nimg"], seconds=run.effort.seconds, devices=run.effort.devices)
+    return recipe, method, data, trained
 
 
 def bring_data(arguments: argparse.Namespace) -> None:
@@ -118,17 +119,15 @@ def train(arguments: argparse.Namespace) -> None:
         data = recipe.data.load("train")
         if run.exists():
             run.expect(recipe)
-            asked, recipe = recipe, run.recipe()
-            if asked.schedule.total_kimg != recipe.schedule.total_kimg or arguments.hours is not None:
-                logger.info("the run keeps the length it was started with: %g kimg", recipe.schedule.total_kimg)
-        else:
-            if arguments.hours is not None:
-                speed = loop.images_per_second(recipe, data, build(recipe, data))
-                recipe = recipe.lasting(speed * arguments.hours * 3.6 * loop.RESERVE)
-                logger.info(
-                    "%.0f images/s: %.0f kimg fit into %g h", speed, recipe.schedule.total_kimg, arguments.hours
-                )
-            run.create(recipe)
+            total_kimg = run.recipe().schedule.total_kimg
+            if recipe.schedule.total_kimg != total_kimg or arguments.hours is not None:
+                logger.info("the run keeps the length it was started with: %g kimg", total_kimg)
+            recipe = recipe.lasting(total_kimg)
+        elif arguments.hours is not None:
+            speed = loop.images_per_second(recipe, data, build(recipe, data))
+            recipe = recipe.lasting(speed * arguments.hours * 3.6 * loop.RESERVE)
+            logger.info("%.0f images/s: %.0f kimg fit into %g h", speed, recipe.schedule.total_kimg, arguments.hours)
+        run.create(recipe)
         loop.train(recipe, data, build(recipe, data), run)
     logger.info("done: python -m training export %s --to models/%s", run.path, recipe.name)
 
@@ -161,7 +160,7 @@ def _open(path: Path, direction: str | None, scratch: Path) -> tuple[Subject, in
         recipe = parse_recipe(manifest.recipe, f"the recipe in {path / MANIFEST_FILE}")
         graph = open_graph(path / GENERATOR_FILE)
         return Subject(path.name, manifest.task, recipe, graph, manifest.latent, manifest.direction, folder=path), None
-    recipe, method, _, nimg = restore(Run(path))
+    recipe, method, _, trained = restore(Run(path))
     if not method.directions:
         direction = None
     graphs = {}
@@ -172,7 +171,7 @@ def _open(path: Path, direction: str | None, scratch: Path) -> tuple[Subject, in
         graphs[way] = (description, open_graph(file))
     description, graph = graphs.pop(direction)
     back = next((run for _, run in graphs.values()), None)
-    return Subject(path.name, description.task, recipe, graph, description.latent, direction, back), nimg
+    return Subject(path.name, description.task, recipe, graph, description.latent, direction, back), trained.nimg
 
 
 def _directions(path: Path, method: AbstractMethod, direction: str | None) -> tuple[str | None, ...]:
@@ -194,12 +193,12 @@ def _check_files(manifest: Manifest, folder: Path) -> None:
 
 def write_bundle(arguments: argparse.Namespace) -> None:
     run, target = Run(arguments.run), arguments.to
-    recipe, method, data, nimg = restore(run)
+    recipe, method, data, trained = restore(run)
     _directions(run.path, method, arguments.direction)
     if arguments.direction is not None and not method.directions:
         raise RunError(f"{run.path} trained one generator; leave --direction out")
     extra_files = [run.animation_file] if run.animation_file.exists() else []
-    if metrics := run.evaluation(nimg, arguments.direction):
+    if metrics := run.evaluation(trained.nimg, arguments.direction):
         extra_files += run.evaluation_files(arguments.direction)
     else:
         logger.warning("no numbers in the bundle: run python -m training evaluate %s first", run.path)
@@ -210,6 +209,7 @@ def write_bundle(arguments: argparse.Namespace) -> None:
         direction=arguments.direction,
         bundle_version=arguments.version,
         images=data.size,
+        training=trained,
         metrics=metrics,
         extra_files=extra_files,
     )

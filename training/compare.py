@@ -22,7 +22,10 @@ from training.run import flat
 
 BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
 ROWS = 10
-UNTOLD = ("name", "seed", "licence", "compute.", "data.", "schedule.report", "schedule.preview", "schedule.save")
+UNTOLD = (
+    "name", "seed", "licence", "limitations", "compute.", "data.",
+    "schedule.report", "schedule.preview", "schedule.save",
+)  # fmt: skip
 """Keys of a recipe in which runs may differ without being different methods."""
 
 

@@ -24,6 +24,7 @@ from service.manifest import (
     Manifest,
     Metric,
     ModelName,
+    Training,
     file_sha256,
 )
 from training import samples
@@ -93,6 +94,7 @@ def export(
     *,
     bundle_version: str,
     images: int,
+    training: Training,
     metrics: dict[str, Metric],
     extra_files: Sequence[Path] = (),
     direction: str | None = None,
@@ -102,6 +104,7 @@ def export(
 
     Args:
         images: how many the generator was trained on.
+        training: how long it was, and on what.
         metrics: what was measured of these very weights.
         extra_files: copied in under their own names.
         direction: which of the method's `directions`; None if it has none.
@@ -136,6 +139,8 @@ def export(
             direction=direction,
             data=(recipe.data.card(size=images),),
             licence=recipe.licence,
+            training=training,
+            limitations=recipe.limitations,
             metrics=metrics,
             created_with=_versions(),
         )

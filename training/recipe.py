@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
+from service.manifest import MAX_LIMITATIONS, Limitation
 from training.compute import Compute
 from training.config import RecipeError, Section, choice, lookup
 from training.datasets import DATASETS, AbstractDataset
@@ -36,6 +37,8 @@ class Recipe(Section):
     """Of the run and of the bundle."""
     licence: str = "Apache-2.0"
     """Of the weights that come out."""
+    limitations: tuple[Limitation, ...] = Field(default=(), max_length=MAX_LIMITATIONS)
+    """Where what comes out fails: sentences for its card, which no step depends on."""
     method: str
     seed: int = Field(default=0, ge=0, lt=2**32)
     data: Annotated[AbstractDataset, choice(DATASETS, "data set")]

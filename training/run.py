@@ -13,10 +13,14 @@ from PIL import Image
 from service.manifest import Metric
 from training import checkpoint, samples
 from training.datasets import Data
+from training.effort import KEY as EFFORT
+from training.effort import Effort
 from training.evaluation.base import Report
 from training.recipe import Recipe, read_recipe
 
 EVALUATION_FILE = "evaluation.json"
+MAY_DIFFER = {"schedule.total_kimg", "limitations"}
+"""Keys in which a recipe may differ from the one that its run was started with."""
 
 
 class RunError(Exception):
@@ -34,6 +38,8 @@ class Run:
         self.previews = path / "samples"
         self.animation_file = path / "progress.webp"
         self.tensorboard = path / "tensorboard"
+        self.effort = Effort()
+        """What the last state that was loaded has taken."""
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -59,7 +65,7 @@ class Run:
         return self.recipe_file.exists()
 
     def create(self, recipe: Recipe) -> None:
-        """Lay out a fresh directory; the recipe comes last, because it is what makes it a run."""
+        """Lay out the directory; the recipe comes last, because it is what makes it a run."""
         self.previews.mkdir(parents=True, exist_ok=True)
         aside = self.recipe_file.with_suffix(".writing")
         aside.write_text(recipe.to_toml())
@@ -76,16 +82,15 @@ class Run:
         return read_recipe(self.recipe_file)
 
     def expect(self, recipe: Recipe) -> None:
-        """Check that `recipe` is what the run was started with; its length may differ, as `--hours` changes it.
+        """Check that `recipe` is what the run was started with. Its length may differ, as `--hours` changes it, and its
+        limitations, which are known best when training is over.
 
         Raises:
             RunError: if anything else differs, naming it.
         """
         ours, theirs = (flat(r.resolved()) for r in (self.recipe(), recipe))
         differing = sorted(
-            key
-            for key in ours.keys() | theirs.keys()
-            if ours.get(key) != theirs.get(key) and key != "schedule.total_kimg"
+            key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key) and key not in MAY_DIFFER
         )
         if differing:
             changes = "; ".join(f"{key}: {ours.get(key)!r} -> {theirs.get(key)!r}" for key in differing)
@@ -95,7 +100,9 @@ class Run:
             )
 
     def save_state(self, state: dict[str, Any]) -> None:
-        checkpoint.save(state, self.state_file)
+        """Keep `state`, and beside it what it has taken since `load_state`."""
+        effort = self.effort.state_dict(self.recipe().compute.torch_device)
+        checkpoint.save({**state, EFFORT: effort}, self.state_file)
 
     def load_state(self, data: Data) -> dict[str, Any] | None:
         """The last saved state, or None before the first.
@@ -104,6 +111,7 @@ class Run:
             RunError: if it was trained on other data than `data`.
         """
         if not self.state_file.exists():
+            self.effort = Effort()
             return None
         state = checkpoint.load(self.state_file)
         if state["data"] != data.fingerprint:
@@ -111,6 +119,7 @@ class Run:
                 f"the data are not those that {self.path} was started with (now they are {data}). "
                 "Bring those back, or start anew with --run."
             )
+        self.effort = Effort.going_on(state)
         return state
 
     def append_metrics(self, nimg: int, scalars: dict[str, float]) -> None:

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.lifecycle import Lifecycle
+from service.manifest import Training
 from service.settings import Settings
 from service.telemetry import Metrics
 from training.__main__ import RECIPES, build
@@ -34,7 +35,7 @@ def trained():
 
 def test_from_a_training_step_to_a_picture_over_http(trained, tmp_path):
     recipe, method = trained
-    export(recipe, method, tmp_path / "fresh", bundle_version="1", images=20, metrics={})
+    export(recipe, method, tmp_path / "fresh", bundle_version="1", images=20, training=Training(nimg=20), metrics={})
     lifecycle = Lifecycle(Settings(models_dir=tmp_path), Metrics())
     with TestClient(create_app(lifecycle)) as client:
         while "being loaded" in client.get("/readyz").text:

@@ -31,6 +31,8 @@ def test_lists_the_hash_of_every_file(plain):
         ({"latent": None}, "needs a latent"),
         ({"classes": ["a", "a"]}, "twice"),
         ({"schema_version": 2}, "schema_version"),
+        ({"training": {"nimg": -1}}, "training.nimg"),
+        ({"limitations": ["two\nlines"]}, "limitations.0"),
     ],
 )
 def test_refuses_what_breaks_the_schema(plain, members, message):
@@ -44,9 +46,18 @@ def test_says_when_there_is_none(tmp_path):
         Manifest.read(tmp_path)
 
 
+def test_a_bundle_from_before_training_was_described_still_loads(plain):
+    path = plain / MANIFEST_FILE
+    members = json.loads(path.read_text())
+    del members["training"], members["limitations"]
+    path.write_text(json.dumps(members))
+    manifest = Manifest.read(plain)
+    assert (manifest.training, manifest.limitations) == (None, ())
+
+
 def test_digest_follows_the_pictures_and_not_the_prose(plain):
     digest = Manifest.read(plain).digest
-    change(plain, licence="MIT", recipe={"a": 1})
+    change(plain, licence="MIT", recipe={"a": 1}, limitations=["Hands."], training={"nimg": 9})
     assert Manifest.read(plain).digest == digest
     change(plain, latent={"z_dim": 4, "scheme": "stylegan"})
     assert Manifest.read(plain).digest != digest

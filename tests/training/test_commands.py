@@ -27,6 +27,10 @@ def test_from_recipe_to_bundle(recipe_file, tmp_path, monkeypatch, capsys):
     manifest = Manifest.read(tmp_path / "models" / "tiny")
     assert any(name.startswith("cas[judge@") for name in manifest.metrics)
     assert {"judge.onnx", "progress.webp"} <= manifest.sha256.keys()
+    assert manifest.training is not None
+    assert manifest.training.nimg == 240
+    assert manifest.training.seconds > 0
+    assert len(manifest.training.devices) == 1
     assert main(["evaluate", bundle, "--judged", "40", "--learnt-from", "40"]) == 0
     assert capsys.readouterr().out == measured
 
@@ -45,6 +49,20 @@ def test_hours_fit_the_schedule_and_are_kept_on_resume(recipe_file, tmp_path, mo
     assert length != 0.24
     assert main(command) == 0
     assert Run(tmp_path / "run").recipe().schedule.total_kimg == length
+
+
+def test_what_fails_can_be_said_when_training_is_over(recipe_file, tmp_path):
+    run, bundle = tmp_path / "run", tmp_path / "models" / "tiny"
+    assert main(["train", str(recipe_file), "--run", str(run)]) == 0
+    before = Run(run).state_file.read_bytes()
+    words = "It knows two classes.", "Nothing in it is larger than 8 pixels."
+    recipe_file.write_text(f"limitations = {list(words)}\n" + recipe_file.read_text().replace("limitations = []\n", ""))
+    assert main(["train", str(recipe_file), "--run", str(run)]) == 0
+    assert Run(run).state_file.read_bytes() == before
+    assert main(["export", str(run), "--to", str(bundle)]) == 0
+    manifest = Manifest.read(bundle)
+    assert manifest.limitations == words
+    assert manifest.recipe["limitations"] == list(words)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import nn
 from service.errors import NonFiniteOutput
 from service.golden import check_golden
 from service.graph_check import check_graph
-from service.manifest import GENERATOR_FILE, GOLDEN_FILE, MANIFEST_FILE, Manifest, Metric, file_sha256
+from service.manifest import GENERATOR_FILE, GOLDEN_FILE, MANIFEST_FILE, Manifest, Metric, Training, file_sha256
 from training import export as export_module
 from training.__main__ import build
 from training.datasets import Pictures
@@ -22,6 +22,8 @@ from training.layers import as_bytes, is_finite
 from training.onnx_file import ExportError, write_onnx
 from training.recipe import parse_recipe
 
+TRAINED = Training(nimg=240, seconds=7.5, devices=("a CPU, 2 threads",))
+
 
 @pytest.fixture
 def method(recipe):
@@ -30,7 +32,14 @@ def method(recipe):
 
 def write(recipe, method, target, **settings):
     return export(
-        recipe, method, target, bundle_version="1", images=96, metrics=settings.pop("metrics", {}), **settings
+        recipe,
+        method,
+        target,
+        bundle_version="1",
+        images=96,
+        training=TRAINED,
+        metrics=settings.pop("metrics", {}),
+        **settings,
     )
 
 
@@ -52,6 +61,7 @@ def test_a_bundle_says_everything_about_itself(recipe, method, tmp_path):
     assert (manifest.output.height, manifest.output.width, manifest.output.channels) == (8, 8, 1)
     assert manifest.recipe == recipe.resolved()
     assert manifest.metrics == metrics
+    assert manifest.training == TRAINED
     assert [path.name for path in folder.parent.iterdir()] == ["tiny"]  # no scratch is left
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from training import checkpoint, loop
-from training.__main__ import build
+from training.__main__ import build, restore
 from training.datasets import Pictures
 from training.methods import AbstractMethod
 from training.recipe import Recipe, parse_recipe
@@ -185,6 +185,81 @@ def test_after_a_return_stopping_and_starting_is_still_as_never_stopping(recipe,
         train(recipe, stopped, twice)
     train(recipe, stopped)
     assert_same_weights(whole, stopped)
+
+
+class Clock:
+    """Stands where the module `time` does, and goes on only when it is told to."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class TakesASecond(StopsAt):
+    """A method whose steps take one second each by the clock, while nothing else takes any time."""
+
+    def __init__(self, method: AbstractMethod, clock: Clock) -> None:
+        super().__init__(method, None, 0)
+        self._clock = clock
+
+    def step(self, draw, progress):
+        self._clock.now += 1
+        return self._method.step(draw, progress)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("training.effort.time", clock)
+    return clock
+
+
+def test_the_time_of_the_steps_that_count_is_summed_over_all_starts(recipe, tmp_path, clock):
+    def kill(_: AbstractMethod) -> None:
+        raise KeyboardInterrupt
+
+    def timed() -> AbstractMethod:
+        return TakesASecond(build(recipe, recipe.data.load("train")), clock)
+
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):  # 12 steps, of which 10 have been saved
+        train(recipe, Run(run), StopsAt(timed(), kill, at=12))
+    assert checkpoint.load(Run(run).state_file)["effort"]["seconds"] == 10
+    clock.now += 1000  # nobody trains
+    with pytest.raises(loop.TrainingStopped):
+        train(recipe, Run(run), StopsAt(timed(), lambda _: signal.raise_signal(signal.SIGTERM), at=5))
+    clock.now += 1000
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        train(recipe, Run(run), timed())
+    finally:
+        torch.set_num_threads(threads)
+    trained = restore(Run(run))[-1]
+    assert (trained.nimg, trained.seconds) == (240, 30)
+    assert [device.rsplit(", ")[-1].split()[0] for device in trained.devices] == [str(threads), str(threads + 1)]
+
+
+def test_a_return_to_the_last_good_state_takes_back_its_time(recipe, tmp_path, clock):
+    run = Run(tmp_path / "run")
+    train(recipe, run, TakesASecond(StopsAt(build(recipe, recipe.data.load("train")), poison, at=14), clock))
+    assert checkpoint.load(run.state_file)["effort"]["seconds"] == 30
+
+
+def test_a_state_from_before_time_was_kept_goes_on_and_the_time_stays_unknown(recipe, tmp_path):
+    run = Run(tmp_path / "run")
+    stopping = StopsAt(build(recipe, recipe.data.load("train")), lambda _: signal.raise_signal(signal.SIGTERM), at=13)
+    with pytest.raises(loop.TrainingStopped):
+        train(recipe, run, stopping)
+    state = checkpoint.load(run.state_file)
+    del state["effort"]
+    checkpoint.save(state, run.state_file)
+    _, _, _, trained = restore(run)
+    assert (trained.nimg, trained.seconds, trained.devices) == (104, None, ())
+    train(recipe, run)
+    _, _, _, trained = restore(run)
+    assert (trained.nimg, trained.seconds) == (240, None)
 
 
 def test_other_data_are_noticed(recipe, uninterrupted):

@@ -43,6 +43,8 @@ def test_every_default_is_written_out(recipe):
         ({"schedule": {"total_kimg": -1}}, "greater than 0"),
         ({"seed": "one"}, "seed"),
         ({"name": "../up"}, "name"),
+        ({"limitations": "It blurs."}, "limitations: .*tuple"),
+        ({"limitations": ["It blurs.", " "]}, r"limitations\.1"),
     ],
 )
 def test_a_faulty_recipe_is_refused_before_anything_is_trained(tables, change, complaint):

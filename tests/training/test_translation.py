@@ -16,9 +16,10 @@ from service.errors import InvalidBundle
 from service.golden import check_golden_translations
 from service.graph_check import check_graph
 from service.latents import draw
-from service.manifest import GENERATOR_FILE, GOLDEN_FILE, MANIFEST_FILE, SAMPLES_FILE, Manifest
+from service.manifest import GENERATOR_FILE, GOLDEN_FILE, MANIFEST_FILE, SAMPLES_FILE, Manifest, Training
 from training import checkpoint, loop
 from training.__main__ import EXIT_FAILED, build, main
+from training.effort import KEY as EFFORT
 from training.export import export
 from training.graph import open_graph
 from training.layers import as_bytes
@@ -61,8 +62,8 @@ def flat(value, prefix=""):
 
 
 def assert_same_state(run, other):
-    """Weights, optimisers, averages, pools and random numbers."""
-    ours, theirs = (flat(checkpoint.load(r.state_file)) for r in (run, other))
+    """Weights, optimisers, averages, pools and random numbers; the time that it took is never the same."""
+    ours, theirs = (flat(checkpoint.load(r.state_file) | {EFFORT: None}) for r in (run, other))
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         same = torch.equal(value, theirs[name]) if torch.is_tensor(value) else value == theirs[name]
@@ -91,6 +92,35 @@ def test_stopped_or_killed_and_started_again_is_as_never_stopped(translating, tm
     assert_same_state(killed, whole)
 
 
+@pytest.fixture
+def matching(paired_tables):
+    """Features are matched by a generator that adds to its source."""
+    generator = {"architecture": "resnet", "base_channels": 2, "blocks": 1, "z_dim": 3, "residual": True}
+    return parse_recipe({**paired_tables, "feature_weight": 2, "generator": generator}, "the recipe")
+
+
+def test_matching_features_stopped_and_started_again_is_as_never_stopped(matching, tmp_path):
+    whole, stopped = Run(tmp_path / "whole"), Run(tmp_path / "stopped")
+    train(matching, whole)
+    with pytest.raises(loop.TrainingStopped):
+        train(matching, stopped, stop_at=13)
+    train(matching, stopped)
+    assert_same_state(stopped, whole)
+    lines = [json.loads(line) for line in whole.metrics_file.read_text().splitlines()]
+    assert all(line["loss/features"] > 0 for line in lines)
+
+
+def test_a_residual_generator_is_the_same_in_torch_and_in_the_bundle(matching, tmp_path):
+    method, bundle, parity = written(matching, tmp_path)
+    assert {result.size for result in parity} == {(16, 16), (4, 4), (12, 8), (20, 36)}
+    assert all(result.holds for result in parity)
+    sources = as_bytes(method.sources).numpy()
+    made = translate_with(bundle)(sources, [0] * len(sources)).astype(int)
+    expected = as_bytes(method.translate(method.sources)).numpy()
+    assert np.abs(made - expected).max() <= 1
+    assert not np.array_equal(made, sources)
+
+
 def test_a_run_reports_and_shows_strips_of_held_out_items(translating, tmp_path):
     run = Run(tmp_path / "run")
     train(translating, run)
@@ -111,7 +141,14 @@ def written(recipe, folder, *, direction=None, **settings):
     if direction is None and method.directions:
         direction = method.directions[0]
     parity = export(
-        recipe, method, folder / "models" / "tiny", bundle_version="1", images=9, metrics={}, direction=direction
+        recipe,
+        method,
+        folder / "models" / "tiny",
+        bundle_version="1",
+        images=9,
+        training=Training(nimg=40),
+        metrics={},
+        direction=direction,
     )
     return method, folder / "models" / "tiny", parity
 

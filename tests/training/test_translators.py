@@ -75,6 +75,37 @@ def test_z_changes_the_output(name):
     assert not torch.equal(translator(x, torch.zeros(1, 4)), translator(x, torch.ones(1, 4)))
 
 
+def test_a_residual_translator_begins_as_the_identity_and_learns_from_its_first_steps():
+    translator = ResNetConfig(base_channels=2, blocks=2, z_dim=4, residual=True).build((3, 32, 32), (3, 32, 32))
+    x, target, z = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32), torch.randn(2, 4)
+    assert torch.equal(translator(x, z), x)
+    optimizer = torch.optim.SGD(translator.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (translator(x, z) - target).abs().mean().backward()
+        optimizer.step()
+    assert all(parameter.grad.abs().max() > 0 for parameter in translator.parameters())
+
+
+def test_a_residual_translator_has_the_same_halo():
+    translator = ResNetConfig(base_channels=2, blocks=1, residual=True).build((1, 32, 32), (1, 32, 32)).double()
+    for parameter in translator.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    size = 4 * translator.halo // translator.multiple_of * translator.multiple_of
+    assert reach(lambda x: translator(x, None), size, translator.multiple_of) <= translator.halo
+
+
+@pytest.mark.parametrize("name", PATCH_DISCRIMINATORS)
+def test_the_last_activations_are_the_logits(name):
+    patch = PATCH_DISCRIMINATORS[name]().build((3, 64, 64))
+    x = torch.rand(2, 3, 64, 64)
+    *hidden, logits = patch.activations(x)
+    assert torch.equal(logits, patch(x))
+    assert logits.shape[1] == 1
+    assert len(hidden) > 1
+    assert all(maps.shape[0] == 2 for maps in hidden)
+
+
 @pytest.mark.parametrize("field", HALVINGS)
 def test_a_patch_has_the_stated_field(field):
     patch = PatchConfig(field=field, base_channels=2).build((1, 70, 70)).double()
@@ -100,6 +131,7 @@ def test_samples_are_judged_alone(name):
         (UNetConfig(halvings=4), [(3, 24, 24), (3, 24, 24)], "multiples of 16, not 24 x 24"),
         (ResNetConfig(), [(3, 30, 32), (3, 30, 32)], "multiples of 4, not 30 x 32"),
         (ResNetConfig(), [(3, 32, 32), (3, 64, 64)], "sources are 32 x 32 and targets 64 x 64"),
+        (ResNetConfig(residual=True), [(1, 32, 32), (3, 32, 32)], r"source has 1 channel\(s\) and the target 3"),
         (UNetConfig(), [(1, 16000), (1, 16000)], r"makes pictures \[C, H, W\]"),
         (PatchConfig(field=40), [(3, 64, 64)], "is 40; possible: 16, 34, 70"),
         (PatchConfig(field=70), [(3, 64, 64)], "only 64 x 64; fitting: 16, 34"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm as bounded
 
 from training.architectures.base import PatchDiscriminator, PatchDiscriminatorConfig
@@ -49,19 +50,22 @@ class PatchConfig(PatchDiscriminatorConfig):
 class Patch(PatchDiscriminator):
     def __init__(self, config: PatchConfig, channels: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
+        layers: list[nn.Conv2d] = []
         width = channels
         for level, stride in enumerate([2] * HALVINGS[config.field] + [1]):
             wider = min(config.base_channels * 2**level, config.max_channels)
-            layers += [nn.Conv2d(width, wider, KERNEL, stride=stride, padding=1), nn.LeakyReLU(LEAK)]
+            layers.append(nn.Conv2d(width, wider, KERNEL, stride=stride, padding=1))
             width = wider
-        self.body = nn.Sequential(*layers, nn.Conv2d(width, 1, KERNEL, padding=1))
+        self.layers = nn.ModuleList(layers)
+        self.to_logits = nn.Conv2d(width, 1, KERNEL, padding=1)
         self.apply(initialise)
         if config.spectral_norm:
-            for module in self.body:
-                if isinstance(module, nn.Conv2d):
-                    bounded(module)
+            for layer in [*self.layers, self.to_logits]:
+                bounded(layer)
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.body(x)
-        return logits
+    def activations(self, x: Tensor) -> list[Tensor]:
+        made = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), LEAK)
+            made.append(x)
+        return [*made, self.to_logits(x)]

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from training.architectures.base import Sizes, Translator, TranslatorConfig
 from training.architectures.picture_items import picture_channels
+from training.config import RecipeError
 from training.layers import Shift, Upsample2x, begin_grey, initialise
 
 LEAK = 0.2
@@ -30,10 +31,19 @@ class ResNetConfig(TranslatorConfig):
     blocks: PositiveInt = 4
     z_dim: NonNegativeInt = 0
     """z shifts the channels before the blocks; 0 for a generator that takes none."""
+    residual: bool = False
+    """Add the source to what the last layer makes, which is zero at first, so that training begins at the identity;
+    needs the same channels."""
     sizes: Sizes = "any"
 
     def build(self, source: tuple[int, ...], target: tuple[int, ...]) -> "ResNet":
-        return ResNet(self, *picture_channels(source, target, multiple_of=QUARTER))
+        source_channels, target_channels = picture_channels(source, target, multiple_of=QUARTER)
+        if self.residual and source_channels != target_channels:
+            raise RecipeError(
+                f"generator.residual adds the source to the output, and the source has {source_channels} channel(s) "
+                f"and the target {target_channels}; make it false, or the channels the same"
+            )
+        return ResNet(self, source_channels, target_channels)
 
 
 class Block(nn.Module):
@@ -52,7 +62,7 @@ class ResNet(Translator):
     def __init__(self, config: ResNetConfig, source_channels: int, target_channels: int) -> None:
         super().__init__()
         width = config.base_channels
-        self.z_dim, self.sizes = config.z_dim, config.sizes
+        self.z_dim, self.sizes, self.residual = config.z_dim, config.sizes, config.residual
         self.multiple_of = QUARTER
         self.down = nn.Sequential(
             nn.Conv2d(source_channels, width, 5, padding=2),
@@ -76,12 +86,15 @@ class ResNet(Translator):
         # 4 for each convolution of the blocks, 2 and 1 for the strided ones, 2 for the first.
         self.halo = 2 + 1 + 1 + 2 + 2 + 2 * QUARTER * config.blocks + 2 + 1 + 2
         self.apply(initialise)
-        begin_grey(self.to_image)
+        if config.residual:
+            nn.init.zeros_(self.to_image.weight)
+        else:
+            begin_grey(self.to_image)
         for block in self.blocks:
             assert isinstance(block, Block)
             nn.init.zeros_(block.last.weight)
 
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
-        x = self.shift(self.down(x), z)
-        images: Tensor = self.to_image(self.up(F.leaky_relu(self.blocks(x), LEAK)))
-        return images
+        maps = self.shift(self.down(x), z)
+        made: Tensor = self.to_image(self.up(F.leaky_relu(self.blocks(maps), LEAK)))
+        return x + made if self.residual else made

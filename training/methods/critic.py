@@ -5,6 +5,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from training.architectures import (
     PATCH_DISCRIMINATORS,
@@ -69,6 +70,27 @@ class Critic:
                 loss = loss + value * penalty.weight.at(progress.fraction) * penalty.every
                 scalars[f"penalty/{penalty.name}"] = value
         return loss, scalars
+
+    def feature_distance(self, real: Tensor, fake: Tensor) -> Tensor:
+        """How unlike D's hidden layers find items i of two batches; its gradient reaches `fake` alone.
+
+        Mean over the layers of mean|D_l(real) - D_l(fake)| / mean|D_l(real)|: in units of the layer's own activations,
+        so that a D whose activations grow does not raise the weight. D sees the items as they are, not augmented:
+        chance would change the two differently.
+
+        Reference: Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs", 2018,
+        arXiv:1711.11585, eq. 4, which has no such units.
+        """
+        self.discriminator.requires_grad_(False)
+        with torch.no_grad(), self.compute.autocast():
+            wanted = self.discriminator.activations(real)[:-1]
+        with self.compute.autocast():
+            made = self.discriminator.activations(fake)[:-1]
+        distances = [
+            F.l1_loss(ours.float(), theirs.float()) / theirs.float().abs().mean().clamp(min=1e-6)
+            for ours, theirs in zip(made, wanted, strict=True)
+        ]
+        return torch.stack(distances).mean()
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """The loss of G, whose gradient reaches `fake` and not D."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,6 +44,8 @@ class PairedConfig(TranslationConfig):
 
     reconstruction_weight: float = Field(default=100.0, ge=0)
     """Of the mean absolute difference between output and target, which both lie in [-1, 1]."""
+    feature_weight: float = Field(default=0.0, ge=0)
+    """Of the distance between what D's layers make of output and of target; needs a D, so `adversarial_weight` too."""
 
     @field_validator("augment")
     @classmethod
@@ -51,6 +53,15 @@ class PairedConfig(TranslationConfig):
         if augment is not None and "colour" in augment.policies:
             raise ValueError("colour would mix the channels of source and target; possible here: cutout, translation")
         return augment
+
+    @model_validator(mode="after")
+    def _has_features_to_match(self) -> "PairedConfig":
+        if self.feature_weight and not self.adversarial_weight:
+            raise ValueError(
+                f"feature_weight is {self.feature_weight:g} and adversarial_weight 0, so there is no discriminator "
+                "whose features could be compared; make feature_weight 0, or adversarial_weight more"
+            )
+        return self
 
 
 class Paired(AbstractMethod):
@@ -101,6 +112,9 @@ class Paired(AbstractMethod):
         if self.critic is not None:
             scalars["loss/generator"] = self.critic.generator_loss(real, fake)
             loss = loss + self.config.adversarial_weight * scalars["loss/generator"]
+            if self.config.feature_weight:
+                scalars["loss/features"] = self.critic.feature_distance(real, fake)
+                loss = loss + self.config.feature_weight * scalars["loss/features"]
         self._update("generator", loss)
         self.ema.update(self.generator, nimg=progress.nimg, batch_size=progress.batch_size)
         return {name: value.detach() for name, value in scalars.items()}
