@@ -1,5 +1,6 @@
 """One ONNX Runtime session behind one method. No HTTP, no asyncio."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ Tensors = dict[str, tuple[str, list[int | None]]]
 """What is expected of a graph's inputs or outputs: name -> type, and the sizes after N; None must be symbolic."""
 
 MAX_BATCH = 32
+"""Rows."""
 WARM_UP_ROWS = 8
 CROWD = [7, 1, 2, 5, 4, 3, 6, 0, 1, 0, 3, 2, 6, 7, 5, 4]
 """More than the rows that any kernel for CPUs takes at a time (12 with AVX-512), and some that are left over."""
@@ -62,9 +64,9 @@ class AbstractTask(ABC):
         return {"pixels": ("tensor(uint8)", [output.height, output.width, output.channels])}
 
     @property
-    def max_rows(self) -> int:
-        """Most rows of a batch, for the sake of memory."""
-        return MAX_BATCH
+    @abstractmethod
+    def max_pixels(self) -> int:
+        """Most pixels of the pictures that come out of a batch, for the sake of memory."""
 
     @abstractmethod
     def shape(self, feed: Feed) -> tuple[int, ...]:
@@ -98,8 +100,8 @@ class Measured:
     """Rows of every run; None if any number gives the same rows."""
     exact: bool
     """Whether the measurement found each row the same in any company."""
-    seconds_per_row: float
-    """Of one thread, in the batches of the measurement."""
+    seconds_per_pixel: float
+    """Of the pictures that come out; of one thread, in the batches of the measurement."""
 
     @property
     def determinism(self) -> str:
@@ -190,30 +192,30 @@ class Generator:
     def _warm_up(self) -> Measured:
         """Kernels may differ by a batch's size, a row's place, its neighbours."""
         try:
-            batch, exact, seconds_per_row = self._measure()
+            batch, exact, seconds_per_pixel = self._measure()
         except ModelFailure as error:
             cause = f": {first_line(error.__cause__)}" if error.__cause__ else ""
             raise InvalidBundle(f"warming up: {error.detail}{cause}") from error
-        return Measured(self._session.get_providers()[0], batch, exact, seconds_per_row)
+        return Measured(self._session.get_providers()[0], batch, exact, seconds_per_pixel)
 
     def _measure(self) -> tuple[int | None, bool, float]:
-        """`batch`, `exact`, `seconds_per_row`."""
+        """`batch`, `exact`, `seconds_per_pixel`."""
         trials = self.task.trials()
         # Without company nothing is left to depend on but the kernels' own whim.
         for batch in (None, *self.task.batches, 1):
-            exact, seconds_per_row = self._try(batch, trials)
+            exact, seconds_per_pixel = self._try(batch, trials)
             if exact:
                 break
-        return batch, exact, seconds_per_row
+        return batch, exact, seconds_per_pixel
 
     def _try(self, batch: int | None, trials: Sequence[Trial]) -> tuple[bool, float]:
-        """Whether every row is the same in any company, and the seconds of one: each trial's best, of the slowest."""
+        """Whether each row is the same in any company, and the seconds per pixel: each trial's best, of the slowest."""
         exact, slowest = True, 0.0
         for trial in trials:
             expected, best = self._timed(batch, trial.feed)
             for rows in trial.companies:
-                pixels, seconds_per_row = self._timed(batch, _pick(trial.feed, rows))
-                best = min(best, seconds_per_row)
+                pixels, seconds_per_pixel = self._timed(batch, _pick(trial.feed, rows))
+                best = min(best, seconds_per_pixel)
                 exact = exact and np.array_equal(pixels, expected[list(rows)])
             slowest = max(slowest, best)
         return exact, slowest
@@ -221,7 +223,7 @@ class Generator:
     def _timed(self, batch: int | None, feed: Feed) -> tuple[Pixels, float]:
         began = perf_counter()
         pixels = self._run_in(batch, feed)
-        return pixels, (perf_counter() - began) / len(pixels)
+        return pixels, (perf_counter() - began) / math.prod(pixels.shape[:3])
 
 
 def _pick(feed: Feed, rows: Sequence[int]) -> Feed:

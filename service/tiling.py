@@ -78,6 +78,12 @@ class Tiling:
         rows, columns = spans(self.height, side, margin), spans(self.width, side, margin)
         return [(row, column) for row in rows for column in columns]
 
+    @property
+    def tile_pixels(self) -> int:
+        """Of each tile, its margins included."""
+        row, column = self.boxes[0]
+        return (row.stop - row.start) * (column.stop - column.start)
+
     def cut(self, picture: Pixels) -> Iterator[Pixels]:
         """The tiles of a picture, uint8 [height, width, channels]; views of it."""
         for row, column in self.boxes:

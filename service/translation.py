@@ -88,11 +88,11 @@ class Translation:
         """The work to be done, in order."""
         if self._tiling is None:
             finish = ToCroppedFile(self.file_format, self.origin, self.size)
-            yield self._work([self.pixels], self.size, finish)
+            yield self._work([self.pixels], finish)
             return
         tiles = self._tiling.cut(self.pixels)
         while group := list(islice(tiles, self._tiles_per_work)):
-            yield self._work(group, group[0].shape[:2], keep)
+            yield self._work(group, keep)
 
     def file(self, results: Iterator[Any]) -> bytes:
         """The answer, made of the results of `works`; no more of them are taken."""
@@ -116,19 +116,19 @@ class Translation:
     def _tiles_per_work(self) -> int:
         assert self._tiling is not None
         batcher = self.bundle.batcher
-        return min(batcher.max_rows, -(-len(self._tiling.boxes) // batcher.runners))
+        rows = batcher.rows_of(self._tiling.tile_pixels)
+        return min(rows, -(-len(self._tiling.boxes) // batcher.runners))
 
     @property
     def _source(self) -> SourcePicture:
         assert self.bundle.manifest.input is not None
         return self.bundle.manifest.input
 
-    def _work(self, pictures: Sequence[Pixels], size: tuple[int, ...], finish: Any) -> Work[Any]:
-        images = np.stack(pictures)
-        height, width = size
-        return Work(
-            len(images), len(images) * height * width, Shown(images, self.origin.seed), finish, images.shape[1:3]
-        )
+    def _work(self, pictures: Sequence[Pixels], finish: Any) -> Work[Any]:
+        images, target = np.stack(pictures), self.bundle.manifest.output
+        rows, height, width = images.shape[:3]
+        pixels = rows * (target.height or height) * (target.width or width)
+        return Work(rows, pixels, Shown(images, self.origin.seed), finish, (height, width))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ SMALL = 32
 MEDIUM = 96
 """The same of the larger ones. Not a whole tile: a bundle's trials should add little to the time of every start."""
 MAX_BATCH_PIXELS = 2 * 2**20
-"""Of the pictures in one batch: a network holds a hundred numbers and more for each while it runs."""
+"""Of the pictures that go into one batch: a network holds a hundred numbers and more for each while it runs."""
 
 
 class Translate(AbstractTask):
@@ -58,9 +58,12 @@ class Translate(AbstractTask):
         return inputs
 
     @property
-    def max_rows(self) -> int:
+    def max_pixels(self) -> int:
+        output = self.manifest.output
+        if output.height is None or output.width is None:
+            return MAX_BATCH_PIXELS
         height, width = self.largest
-        return max(1, min(MAX_BATCH, MAX_BATCH_PIXELS // (height * width)))
+        return min(MAX_BATCH, MAX_BATCH_PIXELS // (height * width)) * output.height * output.width
 
     def shape(self, feed: Feed) -> tuple[int, ...]:
         output = self.manifest.output

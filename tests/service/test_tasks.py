@@ -55,7 +55,7 @@ def test_rows_are_measured_at_two_sizes_where_any_is_taken(any_size, generator_o
     sizes = [trial.feed["image"].shape[1:3] for trial in generator.task.trials()]
     assert sizes == [(32, 36), (96, 96)]
     assert generator.task.largest == (272, 272)
-    assert generator.task.max_rows == MAX_BATCH_PIXELS // 272**2
+    assert generator.task.max_pixels == MAX_BATCH_PIXELS
 
 
 def moody(size):

@@ -10,6 +10,7 @@ import struct
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,8 +19,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from service import tiling
+from service.batcher import Batcher
+from service.formats import FORMATS
 from service.latents import draw
-from service.translation import letterboxed
+from service.tasks.translate import MAX_BATCH_PIXELS
+from service.translation import Translation, letterboxed
 
 RANDOM = np.random.default_rng(5)
 PHOTO = RANDOM.integers(0, 256, (70, 100, 3), np.uint8)
@@ -49,6 +53,10 @@ def is_problem(response, status, text=""):
     assert response.json()["status"] == response.status_code == status, response.text
     assert text in response.json()["detail"]
     return True
+
+
+def translation_of(bundle, picture):
+    return Translation.of(bundle, saved(picture), seed=None, file_format=FORMATS["png"], max_pixels=2**24)
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +189,18 @@ def test_tiles_share_batches_and_few_are_in_memory(any_size, load, gate, serve):
     assert max(gate.rows) <= 2 * 2**20 // 272**2
 
 
+def test_a_batch_takes_many_small_pictures_or_few_tiles(any_size, load):
+    def rows(max_pixels, picture):
+        batcher = Batcher(lambda works: None, runners=2, max_pixels=max_pixels)
+        one = translation_of(replace(load(any_size), batcher=batcher), picture)
+        return batcher.rows_of(64 * 64), [work.rows for work in one.works()], [work.pixels for work in one.works()]
+
+    large = np.zeros((700, 1000, 3), np.uint8)
+    assert rows(50_000, large) == (12, [1] * 12, [272 * 272] * 12)
+    assert rows(2**21, large) == (32, [6, 6], [6 * 272 * 272] * 2)
+    assert rows(50_000, np.zeros((5, 6, 3), np.uint8)) == (12, [1], [8 * 8])  # what is computed, not what is kept
+
+
 def test_a_picture_of_another_size_is_made_to_fit(ask, run):
     response = ask(saved(PHOTO), "fixed", seed=1)
     assert response.headers["x-resized"] == "100x70 -> 8x8"
@@ -309,7 +329,13 @@ def test_a_default_is_one_of_its_task(serve, plain, fixed, any_size):
 def test_cards_say_what_a_translator_takes(shared):
     card = shared.get("/models/any").json()
     assert (card["task"], card["seeds"], card["input"]["halo"]) == ("translate", 0, 7)
-    assert (card["output"]["height"], card["truncation"], card["max_batch"] > 1) == (None, False, True)
+    assert (card["output"]["height"], card["truncation"], card["max_batch"]) == (None, False, 32)
+    assert card["pictures_per_second"] is None
+    assert card["megapixels_per_second"] > 0
+    assert 32 * 8 * 8 <= card["max_batch_pixels"] <= MAX_BATCH_PIXELS
+    fixed = shared.get("/models/fixed").json()
+    assert fixed["max_batch_pixels"] == fixed["max_batch"] * 8 * 8
+    assert fixed["pictures_per_second"] * 64 / 1e6 == pytest.approx(fixed["megapixels_per_second"], rel=0.2)
     assert shared.get("/models/fixed").json()["seeds"] == 2**64
     assert shared.get("/models/plain").json()["input"] is None
     assert shared.get("/models/any/samples.png").content == b"not looked at"
