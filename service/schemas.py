@@ -59,7 +59,12 @@ class GenerateRequest(Ask):
     """One picture; `{}` is a random one from the default model."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"seed": 42}, {"seed": 7, "class": 3, "truncation": 0.7, "format": "webp"}]}
+        json_schema_extra={
+            "examples": [
+                {"model": "fashion", "seed": 42, "class": "sneaker", "truncation": 1.0, "format": "png"},
+                {"seed": 7, "class": 3, "truncation": 0.7, "format": "webp"},
+            ]
+        }
     )
 
     model: ModelField = Field(default=None, description=A_MODEL)
