@@ -24,8 +24,8 @@ Tensors = dict[str, tuple[str, list[int | None]]]
 MAX_BATCH = 32
 """Rows."""
 WARM_UP_ROWS = 8
-CROWD = [7, 1, 2, 5, 4, 3, 6, 0, 1, 0, 3, 2, 6, 7, 5, 4]
-"""More than the rows that any kernel for CPUs takes at a time (12 with AVX-512), and some that are left over."""
+CROWD = [7, 1, 2, 5, 4, 3, 6, 0, 1, 0, 3, 2, 6, 7, 5, 4] * (MAX_BATCH // 16)
+"""As many as there may ever be: a graph that fails, or takes too much memory, for so many is not served."""
 COMPANIES = [[0], [7], [3, 1], [6, 7, 5], CROWD]
 """Rows of the warm-up that are run together: alone, in pairs, in other places, with other neighbours."""
 
