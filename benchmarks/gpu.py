@@ -37,7 +37,7 @@ class Bundle:
         self.manifest = Manifest.read(directory)
         self.graph = (directory / GENERATOR_FILE).read_bytes()
         # Told rather than measured, for only its way of feeding a graph is wanted here.
-        told = Measured("CPUExecutionProvider", batch=None, exact=True, seconds_per_row=1.0)
+        told = Measured("CPUExecutionProvider", batch=None, exact=True, seconds_per_pixel=1.0)
         self._feeder = Generator(self.graph, self.manifest, provider="cpu", measured=told)
 
     def feed(self, rows: int, first_seed: int = 0) -> dict[str, NDArray[Any]]:

@@ -27,7 +27,8 @@ Reason = Literal["queue_full", "deadline", "gone"]
 BULK_EVERY = 4
 """One batch in so many begins with bulk work when interactive work would fill them all."""
 MEMORY = 0.1
-"""Weight of the latest batch in the measured speed."""
+"""Weight of the latest batch in the measured speed, if it is a full one. What a run costs besides its pixels weighs
+most in small ones, and says little of the time that a full queue takes."""
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,9 @@ class Batcher:
         compute: runs a batch; called by several threads at once if there are several runners.
         runners: threads, and so batches at a time.
         max_rows: most rows of a batch.
-        seconds_per_row: of one runner, as measured while warming up; later batches correct it.
+        max_pixels: most pixels that come out of a batch; work that alone has more runs alone.
+        seconds_per_pixel: of one runner, as measured while warming up; later batches correct it. Pixels are the unit of
+            cost: a graph that takes any size is given rows of a hundred pixels, and of a hundred thousand.
         limits: what may wait.
         observer: is told of batches, waiting and rejections.
     """
@@ -116,13 +119,15 @@ class Batcher:
         *,
         runners: int = 1,
         max_rows: int = 32,
-        seconds_per_row: float = 0.01,
+        max_pixels: int = 2**20,
+        seconds_per_pixel: float = 0.01,
         limits: Limits | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.max_rows = max_rows
+        self.max_pixels = max_pixels
         self.runners = runners
-        self.seconds_per_row = seconds_per_row
+        self.seconds_per_pixel = seconds_per_pixel
         self.observer = observer or Observer()
         self._run_batch = compute
         self._limits = limits or Limits()
@@ -143,16 +148,20 @@ class Batcher:
 
     @property
     def wait_seconds(self) -> float:
-        """How long an interactive row that comes now will wait for a runner, at the speed measured."""
-        interactive, bulk = (self._queues[priority].rows for priority in get_args(Priority))
+        """How long interactive work that comes now will wait for a runner, at the speed measured."""
+        interactive, bulk = (self._queues[priority].pixels for priority in get_args(Priority))
         # Bulk work waits behind it, but for the batches that begin with bulk.
-        between = min(bulk, self.max_rows * math.ceil(interactive / (self.max_rows * (BULK_EVERY - 1))))
-        return (interactive + between + self._running) * self.seconds_per_row / self.runners
+        between = min(bulk, self.max_pixels * math.ceil(interactive / (self.max_pixels * (BULK_EVERY - 1))))
+        return (interactive + between + self._running) * self.seconds_per_pixel / self.runners
 
     @property
     def busy_seconds(self) -> float:
         """Age of the oldest batch that is running; 0 if none is."""
         return max((monotonic() - began for began in list(self._started.values())), default=0.0)
+
+    def rows_of(self, pixels: int) -> int:
+        """How many rows of so many pixels each a batch takes; at least one."""
+        return max(1, min(self.max_rows, self.max_pixels // pixels))
 
     def submit(
         self, work: Work[T], *, deadline: float = math.inf, priority: Priority = "interactive"
@@ -160,7 +169,7 @@ class Batcher:
         """Queue work. Cancelling the future before a runner takes the work spares the computation.
 
         Args:
-            work: at most `max_rows` rows.
+            work: at most `rows_of` its rows' size, or it runs alone.
             deadline: `time.monotonic()` after which nobody wants the result any more.
             priority: bulk work takes what interactive work leaves, and one batch in `BULK_EVERY`.
 
@@ -222,7 +231,7 @@ class Batcher:
                 retry_after=retry_after,
             )
         # Its own share counts as well: a result that is ready when the deadline strikes comes too late.
-        needed = self.wait_seconds + work.rows * self.seconds_per_row
+        needed = self.wait_seconds + work.pixels * self.seconds_per_pixel
         left = job.deadline - job.since
         if queue.rows and needed > left:
             self.observer.rejected("deadline")
@@ -252,9 +261,9 @@ class Batcher:
     def _run(self, index: int) -> None:
         while batch := self._take():
             self._started[index] = monotonic()
-            rows = sum(job.work.rows for job in batch)
+            pixels = sum(job.work.pixels for job in batch)
             try:
-                self._compute(batch)
+                self._compute(batch, pixels)
             except Exception as error:  # a runner that dies would leave the queue without hands
                 logger.exception("a batch was not computed")
                 for job in batch:
@@ -264,7 +273,7 @@ class Batcher:
                 del self._started[index]
                 batch.clear()  # or its results would stay until the next
                 with self._changed:
-                    self._running -= rows
+                    self._running -= pixels
 
     def _take(self) -> list[_Job[Any]]:
         """Wait for work; the jobs of the next batch, none when closed and empty."""
@@ -282,25 +291,32 @@ class Batcher:
 
     def _next_batch(self) -> list[_Job[Any]]:
         # Idle runners share what waits, rather than watch one of them compute it.
-        room = min(self.max_rows, math.ceil(self.waiting / max(1, self._idle)))
+        waiting = self._queues["interactive"].pixels + self._queues["bulk"].pixels
+        room = min(self.max_pixels, math.ceil(waiting / max(1, self._idle)))
         bulk_first = bool(self._queues["bulk"].jobs) and self._since_bulk >= BULK_EVERY - 1
         order: list[Priority] = ["bulk", "interactive"] if bulk_first else ["interactive", "bulk"]
         batch: list[_Job[Any]] = []
+        rows = pixels = 0
         for priority in order:
-            room -= self._move(self._queues[priority], batch, room)
-        self._running += sum(job.work.rows for job in batch)
+            rows, pixels = self._move(self._queues[priority], batch, rows, pixels, room)
+        self._running += pixels
         if batch:
             took_bulk = any(job.priority == "bulk" for job in batch)
             self._since_bulk = 0 if took_bulk or not self._queues["bulk"].jobs else self._since_bulk + 1
         return batch
 
-    def _move(self, queue: _Queue, batch: list[_Job[Any]], room: int) -> int:
-        """Move jobs of one shape from the queue's front into the batch; rows moved. Nothing is computed in vain."""
-        moved = 0
+    def _move(self, queue: _Queue, batch: list[_Job[Any]], rows: int, pixels: int, room: int) -> tuple[int, int]:
+        """Move jobs of one shape from the queue's front into a batch of so many rows and pixels; how many it has then.
+
+        Nothing is computed in vain.
+        """
         now = monotonic()
         while queue.jobs:
             job = queue.jobs[0]
-            fits = not batch or (job.work.shape == batch[0].work.shape and moved + job.work.rows <= room)
+            work = job.work
+            fits = not batch or (
+                work.shape == batch[0].work.shape and rows + work.rows <= self.max_rows and pixels + work.pixels <= room
+            )
             wanted = job.deadline > now and not job.future.cancelled()
             if wanted and not fits:
                 break
@@ -313,10 +329,11 @@ class Batcher:
             else:
                 self.observer.waited(job.priority, now - job.since)
                 batch.append(job)
-                moved += job.work.rows
-        return moved
+                rows += work.rows
+                pixels += work.pixels
+        return rows, pixels
 
-    def _compute(self, batch: Sequence[_Job[Any]]) -> None:
+    def _compute(self, batch: Sequence[_Job[Any]], pixels: int) -> None:
         began = monotonic()
         computed = self._run_batch([job.work for job in batch])
         for job, result in zip(batch, computed.results, strict=True):
@@ -326,4 +343,5 @@ class Batcher:
                 job.future.set_exception(result.error)
         rows = sum(job.work.rows for job in batch)
         self.observer.batch(rows, computed.padding, computed.compute, computed.encode)
-        self.seconds_per_row += MEMORY * ((monotonic() - began) / rows - self.seconds_per_row)
+        weight = MEMORY * min(1.0, pixels / self.max_pixels)
+        self.seconds_per_pixel += weight * ((monotonic() - began) / pixels - self.seconds_per_pixel)

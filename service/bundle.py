@@ -10,7 +10,7 @@ from service.batcher import Batcher, Limits, Observer
 from service.engine import Engine, Here
 from service.errors import InvalidBundle, InvalidLatent, InvalidValue
 from service.files import MAX_BUNDLE_BYTES, read_verified
-from service.generator import Feed, Generator, Measured, Pixels
+from service.generator import MAX_BATCH, Feed, Generator, Measured, Pixels
 from service.golden import GoldenReport
 from service.latents import SCHEMES, Latents, fresh_seed
 from service.manifest import SAMPLES_FILE, Manifest
@@ -73,8 +73,9 @@ class Bundle:
         batcher = Batcher(
             partial(engine.compute, manifest.name),
             runners=engine.runners(measured.provider),
-            max_rows=max(1, min(task.max_rows, int(BATCH_SECONDS / measured.seconds_per_row))),
-            seconds_per_row=measured.seconds_per_row,
+            max_rows=MAX_BATCH,
+            max_pixels=max(1, min(task.max_pixels, int(BATCH_SECONDS / measured.seconds_per_pixel))),
+            seconds_per_pixel=measured.seconds_per_pixel,
             limits=limits,
             observer=observer,
         )
@@ -144,6 +145,12 @@ class Bundle:
         assert output.height is not None
         assert output.width is not None
         return output.height, output.width, output.channels
+
+    @property
+    def rows_per_batch(self) -> int:
+        """How many pictures a batch takes, where all are of one shape."""
+        height, width, _ = self.shape
+        return self.batcher.rows_of(height * width)
 
     @property
     def seeds(self) -> int:

@@ -14,7 +14,7 @@ from service.cpus import available_cpus
 from service.lifecycle import engine_of
 from service.runtime import compiled_providers, conflicting_builds, missing_for_cuda
 from service.settings import Settings
-from service.tasks import TASKS
+from service.tasks import TASKS, task_of
 from service.work import TrialRows, Work, keep
 
 MEASURED_SECONDS = 1.0
@@ -60,15 +60,19 @@ def _bundle(bundle: Bundle) -> Iterator[str]:
     output = manifest.output
     size = f"{output.height or 'any'}x{output.width or 'any'}x{output.channels}"
     yield f"  {manifest.name} {manifest.version}: {manifest.task}, {size}, digest {manifest.digest[:16]}"
-    yield f"    on {measured.provider}, {batcher.runners} runner(s), at most {batcher.max_rows} pictures in a batch"
+    task = task_of(manifest)
+    height, width, _ = task.shape(task.trials()[-1].feed)
+    pixels, rows = height * width, batcher.rows_of(height * width)
+    yield f"    on {measured.provider}, {batcher.runners} runner(s), at most {batcher.max_pixels} pixels in a batch"
     yield f"    rows are {measured.determinism}; golden samples: {bundle.golden}"
-    alone, together = (_pictures_per_second(bundle, rows) for rows in (1, batcher.max_rows))
-    yield f"    a runner makes {alone:.0f} pictures/s one by one, {together:.0f} in the largest batch"
+    alone, together = (_pictures_per_second(bundle, count, pixels) for count in (1, rows))
+    speed = f"{alone:.0f} pictures/s one by one, {together:.0f} in batches of {rows}"
+    yield f"    a runner makes, of {width}x{height} pixels, {speed}"
 
 
-def _pictures_per_second(bundle: Bundle, rows: int) -> float:
-    work = Work(rows, 0, TrialRows(rows), keep)
-    runs = max(1, ceil(MEASURED_SECONDS / 2 / (rows * bundle.measured.seconds_per_row)))
+def _pictures_per_second(bundle: Bundle, rows: int, pixels: int) -> float:
+    work = Work(rows, rows * pixels, TrialRows(rows), keep)
+    runs = max(1, ceil(MEASURED_SECONDS / 2 / (work.pixels * bundle.measured.seconds_per_pixel)))
     began = perf_counter()
     for _ in range(runs):
         bundle.batcher.submit(work).result()

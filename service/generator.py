@@ -1,5 +1,6 @@
 """One ONNX Runtime session behind one method. No HTTP, no asyncio."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ Tensors = dict[str, tuple[str, list[int | None]]]
 """What is expected of a graph's inputs or outputs: name -> type, and the sizes after N; None must be symbolic."""
 
 MAX_BATCH = 32
+"""Rows."""
 WARM_UP_ROWS = 8
-CROWD = [row % WARM_UP_ROWS for row in range(MAX_BATCH)]
-COMPANIES = [[0], [7], [3, 1], [6, 7, 5], [7, 1, 2, 5, 4, 3, 6, 0]]
+CROWD = [7, 1, 2, 5, 4, 3, 6, 0, 1, 0, 3, 2, 6, 7, 5, 4] * (MAX_BATCH // 16)
+"""As many as there may ever be: a graph that fails, or takes too much memory, for so many is not served."""
+COMPANIES = [[0], [7], [3, 1], [6, 7, 5], CROWD]
 """Rows of the warm-up that are run together: alone, in pairs, in other places, with other neighbours."""
 
 
@@ -32,8 +35,7 @@ class Trial:
     """Rows on which the warm-up measures whether company changes them, and how long they take."""
 
     feed: Feed
-    crowd: Sequence[int] = tuple(CROWD)
-    """Rows of the largest company, which is timed."""
+    """All of them are run together first; the others are compared with that."""
     companies: Sequence[Sequence[int]] = tuple(COMPANIES)
 
 
@@ -62,9 +64,9 @@ class AbstractTask(ABC):
         return {"pixels": ("tensor(uint8)", [output.height, output.width, output.channels])}
 
     @property
-    def max_rows(self) -> int:
-        """Most rows of a batch, for the sake of memory."""
-        return MAX_BATCH
+    @abstractmethod
+    def max_pixels(self) -> int:
+        """Most pixels of the pictures that come out of a batch, for the sake of memory."""
 
     @abstractmethod
     def shape(self, feed: Feed) -> tuple[int, ...]:
@@ -98,8 +100,8 @@ class Measured:
     """Rows of every run; None if any number gives the same rows."""
     exact: bool
     """Whether the measurement found each row the same in any company."""
-    seconds_per_row: float
-    """Of one thread, in the batches of the measurement."""
+    seconds_per_pixel: float
+    """Of the pictures that come out; of one thread, in the batches of the measurement."""
 
     @property
     def determinism(self) -> str:
@@ -190,36 +192,38 @@ class Generator:
     def _warm_up(self) -> Measured:
         """Kernels may differ by a batch's size, a row's place, its neighbours."""
         try:
-            batch, exact, seconds_per_row = self._measure()
+            batch, exact, seconds_per_pixel = self._measure()
         except ModelFailure as error:
             cause = f": {first_line(error.__cause__)}" if error.__cause__ else ""
             raise InvalidBundle(f"warming up: {error.detail}{cause}") from error
-        return Measured(self._session.get_providers()[0], batch, exact, seconds_per_row)
+        return Measured(self._session.get_providers()[0], batch, exact, seconds_per_pixel)
 
     def _measure(self) -> tuple[int | None, bool, float]:
-        """`batch`, `exact`, `seconds_per_row`; the last of the slowest trial."""
-        trials = [(trial, self._run(trial.feed)) for trial in self.task.trials()]
-        seconds_per_row, free = 0.0, True
-        for trial, expected in trials:
-            began = perf_counter()
-            crowd = self._run(_pick(trial.feed, trial.crowd))
-            seconds_per_row = max(seconds_per_row, (perf_counter() - began) / len(trial.crowd))
-            free = free and np.array_equal(crowd, expected[list(trial.crowd)])
-        if free and self._keeps_rows(None, trials):
-            return None, True, seconds_per_row
-        for batch in self.task.batches:
-            if self._keeps_rows(batch, trials):
-                return batch, True, seconds_per_row
+        """`batch`, `exact`, `seconds_per_pixel`."""
+        trials = self.task.trials()
         # Without company nothing is left to depend on but the kernels' own whim.
-        alone = [(trial, self._run_in(1, trial.feed)) for trial, _ in trials]
-        return 1, self._keeps_rows(1, alone), seconds_per_row
+        for batch in (None, *self.task.batches, 1):
+            exact, seconds_per_pixel = self._try(batch, trials)
+            if exact:
+                break
+        return batch, exact, seconds_per_pixel
 
-    def _keeps_rows(self, batch: int | None, trials: Sequence[tuple[Trial, Pixels]]) -> bool:
-        return all(
-            np.array_equal(self._run_in(batch, _pick(trial.feed, rows)), expected[list(rows)])
-            for trial, expected in trials
-            for rows in trial.companies
-        )
+    def _try(self, batch: int | None, trials: Sequence[Trial]) -> tuple[bool, float]:
+        """Whether each row is the same in any company, and the seconds per pixel: each trial's best, of the slowest."""
+        exact, slowest = True, 0.0
+        for trial in trials:
+            expected, best = self._timed(batch, trial.feed)
+            for rows in trial.companies:
+                pixels, seconds_per_pixel = self._timed(batch, _pick(trial.feed, rows))
+                best = min(best, seconds_per_pixel)
+                exact = exact and np.array_equal(pixels, expected[list(rows)])
+            slowest = max(slowest, best)
+        return exact, slowest
+
+    def _timed(self, batch: int | None, feed: Feed) -> tuple[Pixels, float]:
+        began = perf_counter()
+        pixels = self._run_in(batch, feed)
+        return pixels, (perf_counter() - began) / math.prod(pixels.shape[:3])
 
 
 def _pick(feed: Feed, rows: Sequence[int]) -> Feed:

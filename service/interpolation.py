@@ -53,7 +53,7 @@ class Interpolation:
         if not self.loop:
             last = self.points[-1]
             frames.append((self._latent(last, last, 0), last.label))
-        rows = self.bundle.batcher.max_rows
+        rows = self.bundle.rows_per_batch
         for first in range(0, len(frames), rows):
             piece = frames[first : first + rows]
             z = np.stack([latent for latent, _ in piece])

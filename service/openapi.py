@@ -323,8 +323,9 @@ def _json(model: type) -> JsonObject:
     return {"application/json": {"schema": _ref(model)}}
 
 
-def _body(model: type) -> JsonObject:
-    return {"required": True, "content": _json(model)}
+def _body(model: type[BaseModel]) -> JsonObject:
+    example = model.model_json_schema()["examples"][0]
+    return {"required": True, "content": {"application/json": {"schema": _ref(model), "example": example}}}
 
 
 def _files(kinds: Iterable[HasMediaType]) -> JsonObject:

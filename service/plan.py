@@ -134,8 +134,7 @@ class Plan:
             indices: of the samples, one after the other; None is all of them.
         """
         indices = range(len(self)) if indices is None else indices
-        batcher = self.bundle.batcher
-        rows = min(batcher.max_rows, -(-len(indices) // batcher.runners))
+        rows = min(self.bundle.rows_per_batch, -(-len(indices) // self.bundle.batcher.runners))
         for start in range(0, len(indices), rows):
             piece = [(index, self[index]) for index in indices[start : start + rows]]
             yield self.bundle.work([sample for _, sample in piece], packing(piece))

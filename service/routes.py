@@ -48,7 +48,7 @@ from service.schemas import (
 )
 from service.streaming import Pieces, in_thread, stream
 from service.tasks import TASKS
-from service.translation import Translation, seed_for, translations
+from service.translation import TimeLimit, Translation, seed_for, translations
 from service.verification import open_case
 from service.work import Work
 
@@ -152,7 +152,7 @@ async def translate(request: Request) -> Response:
     began = perf_counter()
     limits = Limits(settings.max_uploads, settings.max_upload_bytes)
     content_type = request.headers.get("content-type", "")
-    brought = await run_sync(read_pictures, body, content_type, limits)
+    brought = await run_sync(read_pictures, body, content_type, limits, abandon_on_cancel=True)
     del body
     said = [*request.query_params.multi_items(), *brought.fields.items()]
     ask = check(from_text(said, numbers={"seed"}), TranslateRequest)
@@ -160,7 +160,11 @@ async def translate(request: Request) -> Response:
     bundle = _bundle(request, ask.model, task="translate")
     seed = seed_for(bundle, ask.seed)
     read = partial(translations, bundle, brought.pictures, seed=seed, file_format=file_format)
-    pictures = await run_sync(partial(read, max_pixels=settings.max_pixels))
+    time_limit = TimeLimit(request.state.deadline, settings.deadline_seconds)
+    # At the deadline the thread is left behind: it ends at its next picture.
+    pictures = await run_sync(
+        partial(read, max_pixels=settings.max_pixels, time_limit=time_limit), abandon_on_cancel=True
+    )
     headers = {**({} if seed is None else {"X-Seed": str(seed)}), **_made_by(bundle)}
     decode = perf_counter() - began
     if container is None:

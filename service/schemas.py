@@ -59,7 +59,12 @@ class GenerateRequest(Ask):
     """One picture; `{}` is a random one from the default model."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"seed": 42}, {"seed": 7, "class": 3, "truncation": 0.7, "format": "webp"}]}
+        json_schema_extra={
+            "examples": [
+                {"model": "fashion", "seed": 42, "class": "sneaker", "truncation": 1.0, "format": "png"},
+                {"seed": 7, "class": 3, "truncation": 0.7, "format": "webp"},
+            ]
+        }
     )
 
     model: ModelField = Field(default=None, description=A_MODEL)
@@ -225,21 +230,30 @@ class ModelCard(ModelSummary):
         "company, and the batch size, `free` or fixed; the same as X-Determinism"
     )
     runners: int = Field(description="threads that run it")
-    max_batch: int = Field(description="most pictures that are computed together")
-    pictures_per_second: float = Field(description="as measured, lately")
+    max_batch: int = Field(
+        description="most pictures that are computed together; of a model that takes any size, if they are small"
+    )
+    max_batch_pixels: int = Field(description="most pixels of them together; a picture that has more is computed alone")
+    pictures_per_second: float | None = Field(description="as measured, lately; null if their size is not fixed")
+    megapixels_per_second: float = Field(description="millions of pixels that come out, as measured, lately")
     golden: GoldenReport
     manifest: Manifest
 
     @classmethod
     def of(cls, bundle: Bundle) -> "ModelCard":
         """The card of a bundle that is being served."""
+        batcher, output = bundle.batcher, bundle.manifest.output
+        pixels = None if output.height is None or output.width is None else output.height * output.width
+        pixels_per_second = batcher.runners / batcher.seconds_per_pixel
         return cls(
             **_summary(bundle),
             provider=bundle.measured.provider,
             determinism=bundle.measured.determinism,
-            runners=bundle.batcher.runners,
-            max_batch=bundle.batcher.max_rows,
-            pictures_per_second=round(bundle.batcher.runners / bundle.batcher.seconds_per_row, 1),
+            runners=batcher.runners,
+            max_batch=batcher.max_rows if pixels is None else batcher.rows_of(pixels),
+            max_batch_pixels=batcher.max_pixels,
+            pictures_per_second=None if pixels is None else round(pixels_per_second / pixels, 1),
+            megapixels_per_second=round(pixels_per_second / 1e6, 3),
             golden=bundle.golden,
             manifest=bundle.manifest,
         )

@@ -78,6 +78,23 @@ class Tiling:
         rows, columns = spans(self.height, side, margin), spans(self.width, side, margin)
         return [(row, column) for row in rows for column in columns]
 
+    @classmethod
+    def of(cls, height: int, width: int, halo: int, multiple_of: int) -> "Tiling | None":
+        """The tiles of a picture of any size, rounded up to what the network takes; None if one would be enough."""
+        height, width = (-(-side // multiple_of) * multiple_of for side in (height, width))
+        return None if max(height, width) <= tile_side(halo, multiple_of) else cls(height, width, halo, multiple_of)
+
+    @property
+    def pixels(self) -> int:
+        """Of all tiles together, their margins included."""
+        return len(self.boxes) * self.tile_pixels
+
+    @property
+    def tile_pixels(self) -> int:
+        """Of each tile, its margins included."""
+        row, column = self.boxes[0]
+        return (row.stop - row.start) * (column.stop - column.start)
+
     def cut(self, picture: Pixels) -> Iterator[Pixels]:
         """The tiles of a picture, uint8 [height, width, channels]; views of it."""
         for row, column in self.boxes:

@@ -7,25 +7,25 @@ than one tile goes in tiles (`tiling.py`).
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
+from time import monotonic
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from service.bundle import Bundle
-from service.errors import GaneryError, InvalidValue
+from service.errors import DeadlineExceeded, GaneryError, InvalidValue, TooLarge
 from service.formats import Format, as_image
 from service.forms import Picture
 from service.generator import Pixels
 from service.latents import fresh_seed
-from service.manifest import SourcePicture
 from service.sample import Provenance, Translated
 from service.tasks.translate import Shown
-from service.tiling import Tiling, tile_side
+from service.tiling import Tiling
 from service.uploads import read_picture
 from service.work import Work, keep
 
@@ -52,7 +52,14 @@ class Translation:
 
     @classmethod
     def of(
-        cls, bundle: Bundle, content: bytes, *, seed: int | None, file_format: Format, max_pixels: int
+        cls,
+        bundle: Bundle,
+        content: bytes,
+        *,
+        seed: int | None,
+        file_format: Format,
+        max_pixels: int,
+        admit: Callable[[int, int], None] | None = None,
     ) -> "Translation":
         """Read a picture that comes from outside, and make it what the graph takes.
 
@@ -61,7 +68,7 @@ class Translation:
         """
         source, target = bundle.manifest.input, bundle.manifest.output
         assert source is not None
-        upload = read_picture(content, max_pixels=max_pixels, background=source.background)
+        upload = read_picture(content, max_pixels=max_pixels, background=source.background, admit=admit)
         pixels = _with_channels(upload.pixels, source.channels)
         height, width = pixels.shape[:2]
         resized = None
@@ -88,11 +95,11 @@ class Translation:
         """The work to be done, in order."""
         if self._tiling is None:
             finish = ToCroppedFile(self.file_format, self.origin, self.size)
-            yield self._work([self.pixels], self.size, finish)
+            yield self._work([self.pixels], finish)
             return
         tiles = self._tiling.cut(self.pixels)
         while group := list(islice(tiles, self._tiles_per_work)):
-            yield self._work(group, group[0].shape[:2], keep)
+            yield self._work(group, keep)
 
     def file(self, results: Iterator[Any]) -> bytes:
         """The answer, made of the results of `works`; no more of them are taken."""
@@ -106,29 +113,60 @@ class Translation:
     @cached_property
     def _tiling(self) -> Tiling | None:
         """None if the picture is not larger than a tile."""
-        source = self._source
         height, width = self.pixels.shape[:2]
-        if source.halo is None or max(height, width) <= tile_side(source.halo, source.multiple_of):
-            return None
-        return Tiling(height, width, source.halo, source.multiple_of)
+        return _tiling(self.bundle, height, width)
 
     @cached_property
     def _tiles_per_work(self) -> int:
         assert self._tiling is not None
         batcher = self.bundle.batcher
-        return min(batcher.max_rows, -(-len(self._tiling.boxes) // batcher.runners))
+        rows = batcher.rows_of(self._tiling.tile_pixels)
+        return min(rows, -(-len(self._tiling.boxes) // batcher.runners))
 
-    @property
-    def _source(self) -> SourcePicture:
-        assert self.bundle.manifest.input is not None
-        return self.bundle.manifest.input
+    def _work(self, pictures: Sequence[Pixels], finish: Any) -> Work[Any]:
+        images, target = np.stack(pictures), self.bundle.manifest.output
+        rows, height, width = images.shape[:3]
+        pixels = rows * (target.height or height) * (target.width or width)
+        return Work(rows, pixels, Shown(images, self.origin.seed), finish, (height, width))
 
-    def _work(self, pictures: Sequence[Pixels], size: tuple[int, ...], finish: Any) -> Work[Any]:
-        images = np.stack(pictures)
-        height, width = size
-        return Work(
-            len(images), len(images) * height * width, Shown(images, self.origin.seed), finish, images.shape[1:3]
-        )
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """When an answer must begin."""
+
+    deadline: float
+    """`time.monotonic()`."""
+    longest: float
+    """Seconds that a request may have at most."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            DeadlineExceeded: if it is too late already.
+        """
+        if monotonic() >= self.deadline:
+            raise DeadlineExceeded("the deadline passed while the pictures were read; send fewer or smaller ones")
+
+    def check_size(self, bundle: Bundle, height: int, width: int) -> None:
+        """Refuse a picture of so many tiles that all runners together, idle as they may be, would not make it in time.
+
+        A picture of one tile is always tried: it costs little, and corrects the measured speed.
+
+        Raises:
+            TooLarge: if it cannot be made by then.
+        """
+        tiling = _tiling(bundle, height, width)
+        if tiling is None:
+            return
+        batcher = bundle.batcher
+        needed = tiling.pixels * batcher.seconds_per_pixel / batcher.runners
+        left = max(0.0, self.deadline - monotonic())
+        if needed > left:
+            raise TooLarge(
+                f"the picture is {width} x {height}, {needed:.1f} seconds of work at the speed measured lately, and "
+                f"{left:.1f} are left: about {round(height * width * left / needed)} pixels fit. Send a smaller one, "
+                f"or allow more time: X-Deadline-Ms may be at most {self.longest * 1000:.0f}"
+            )
 
 
 @dataclass(frozen=True)
@@ -160,21 +198,34 @@ def seed_for(bundle: Bundle, seed: int | None) -> int | None:
 
 
 def translations(
-    bundle: Bundle, pictures: Sequence[Picture], *, seed: int | None, file_format: Format, max_pixels: int
+    bundle: Bundle,
+    pictures: Sequence[Picture],
+    *,
+    seed: int | None,
+    file_format: Format,
+    max_pixels: int,
+    time_limit: TimeLimit,
 ) -> list[Translation]:
     """Read pictures, all of them before anything is computed: what is wrong with one is the answer.
 
     Args:
         max_pixels: of all of them together.
+        time_limit: for reading all of them, and for computing the first.
 
     Raises:
         MalformedRequest, TooLarge, UnsupportedMediaType: see `read_picture`; the message says which picture.
+        DeadlineExceeded: if there is no time left.
     """
     read: list[Translation] = []
     left = max_pixels
     for index, picture in enumerate(pictures):
+        time_limit.check()
+        # The answer begins with the first; those after it may take their time.
+        admit = None if index else partial(time_limit.check_size, bundle)
         try:
-            one = Translation.of(bundle, picture.content, seed=seed, file_format=file_format, max_pixels=left)
+            one = Translation.of(
+                bundle, picture.content, seed=seed, file_format=file_format, max_pixels=left, admit=admit
+            )
         except GaneryError as error:
             if len(pictures) == 1:
                 raise
@@ -196,6 +247,13 @@ def letterboxed(pixels: Pixels, height: int, width: int, background: tuple[int, 
     canvas.paste(inner, ((width - inner_width) // 2, (height - inner_height) // 2))
     boxed: Pixels = np.asarray(canvas)
     return boxed.reshape(height, width, -1)
+
+
+def _tiling(bundle: Bundle, height: int, width: int) -> Tiling | None:
+    """The tiles of a picture; None if it is computed in one piece."""
+    source = bundle.manifest.input
+    assert source is not None
+    return None if source.halo is None else Tiling.of(height, width, source.halo, source.multiple_of)
 
 
 def _with_channels(pixels: Pixels, channels: int) -> Pixels:

@@ -52,13 +52,16 @@ class Reader(NamedTuple):
     decoder: type[ImageFile]
 
 
-def read_picture(content: bytes, *, max_pixels: int, background: Colour = WHITE) -> Upload:
+def read_picture(
+    content: bytes, *, max_pixels: int, background: Colour = WHITE, admit: Callable[[int, int], None] | None = None
+) -> Upload:
     """Decode a picture that nobody vouches for.
 
     Args:
         content: the file.
         max_pixels: width times height; looked at before anything is decoded.
         background: red, green and blue that show through where the picture is transparent.
+        admit: is given the height and width that the file tells, before anything is decoded; what it raises is raised.
 
     Raises:
         MalformedRequest: if the file is empty, broken, cut short, goes on after its end, or breaks the limits of
@@ -71,6 +74,8 @@ def read_picture(content: bytes, *, max_pixels: int, background: Colour = WHITE)
         outline = reader.outline(content)
         if outline.width * outline.height > max_pixels:
             raise TooLarge(f"the picture is {outline.width} x {outline.height}; at most {max_pixels} pixels are taken")
+        if admit is not None:
+            admit(outline.height, outline.width)
         picture = reader.decoder(io.BytesIO(outline.content))
         if picture.size != (outline.width, outline.height):
             raise MalformedRequest(f"the {reader.format} file gives two sizes")

@@ -30,7 +30,7 @@ class Work(Generic[T]):
 
     rows: int
     pixels: int
-    """Of all that comes out: what a queue full of it costs."""
+    """Of all that comes out of the graph: what it costs, in time and in memory."""
     feed: Callable[[Any], Feed]
     """The generator to arrays [rows, ...] by the name of the graph's input."""
     finish: Callable[[Pixels], T]

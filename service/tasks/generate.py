@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.errors import InvalidBundle
-from service.generator import WARM_UP_ROWS, AbstractTask, Feed, Generator, Pixels, Tensors, Trial
+from service.generator import MAX_BATCH, WARM_UP_ROWS, AbstractTask, Feed, Generator, Pixels, Tensors, Trial
 from service.golden import GoldenReport, check_golden
 from service.latents import Latents, draw
 from service.manifest import Manifest
@@ -34,6 +34,11 @@ class Generate(AbstractTask):
         if self._latent.truncation:
             inputs["psi"] = ("tensor(float)", [])
         return inputs
+
+    @property
+    def max_pixels(self) -> int:
+        height, width, _ = self._shape
+        return MAX_BATCH * height * width
 
     def shape(self, feed: Feed) -> tuple[int, ...]:
         return self._shape

@@ -46,9 +46,11 @@ class Log(Observer):
         self.rejections.append(reason)
 
 
-def numbers(*values, shape=()):
-    """Work whose result is its own numbers."""
-    return Work(len(values), len(values), lambda _: {"n": np.array(values)}, lambda pixels: pixels.tolist(), shape)
+def numbers(*values, shape=(), size=1):
+    """Work whose result is its own numbers; each is a picture of `size` pixels."""
+    return Work(
+        len(values), len(values) * size, lambda _: {"n": np.array(values)}, lambda pixels: pixels.tolist(), shape
+    )
 
 
 @pytest.fixture
@@ -106,6 +108,39 @@ def test_a_batch_has_no_more_rows_than_it_may(busy):
     echo.gate.set()
     wait(futures, 10)
     assert [len(batch) for batch in echo.batches] == [1, 3, 3, 3]
+
+
+def test_a_batch_has_no_more_pixels_than_it_may(busy):
+    echo, batcher, _ = busy(max_rows=8, max_pixels=1000)
+    small = [batcher.submit(numbers(i, size=100, shape=(10, 10))) for i in range(1, 21)]
+    large = [batcher.submit(numbers(i, size=400, shape=(20, 20))) for i in range(21, 26)]
+    huge = [batcher.submit(numbers(i, size=10_000, shape=(100, 100))) for i in range(26, 28)]
+    assert [batcher.rows_of(size) for size in (100, 400, 10_000)] == [8, 2, 1]
+    echo.gate.set()
+    wait([*small, *large, *huge], 10)
+    assert [len(batch) for batch in echo.batches] == [1, 8, 8, 4, 2, 2, 1, 1, 1]
+
+
+def test_waiting_is_reckoned_in_pixels(busy):
+    _, batcher, _ = busy(max_pixels=1000, seconds_per_pixel=0.001)
+    assert batcher.wait_seconds == pytest.approx(0.001)  # one pixel runs
+    batcher.submit(numbers(1, size=4000, shape=(1,)))
+    batcher.submit(numbers(2, 3, 4, size=10, shape=(2,)))
+    assert batcher.wait_seconds == pytest.approx(0.001 + 4 + 0.03)
+    with pytest.raises(Overloaded, match=r"would take about 7\.0 seconds"):
+        batcher.submit(numbers(5, size=3000), deadline=monotonic() + 6)
+    batcher.submit(numbers(5, size=3000), deadline=monotonic() + 8)
+
+
+def test_small_batches_hardly_move_the_measured_speed(make_batcher):
+    speeds = []
+    for size in (1, 1000):
+        batcher = make_batcher(Echo(), max_pixels=1000, seconds_per_pixel=100.0)
+        batcher.submit(numbers(1, size=size)).result(10)
+        batcher.close()
+        speeds.append(batcher.seconds_per_pixel)
+    assert speeds[0] == pytest.approx(100, rel=1e-3)
+    assert speeds[1] == pytest.approx(90, rel=1e-3)
 
 
 def test_idle_runners_share_what_waits(make_batcher):
@@ -188,7 +223,7 @@ def test_nothing_is_left_to_the_collector(make_batcher):
 
 def test_what_came_too_late_is_not_computed(busy):
     log = Log()
-    echo, batcher, _ = busy(observer=log, seconds_per_row=0)
+    echo, batcher, _ = busy(observer=log, seconds_per_pixel=0)
     late = batcher.submit(numbers(1), deadline=monotonic() + 0.05)
     threading.Event().wait(0.1)
     echo.gate.set()
@@ -200,7 +235,7 @@ def test_what_came_too_late_is_not_computed(busy):
 
 def test_a_full_queue_says_when_to_come_back(busy):
     log = Log()
-    _, batcher, _ = busy(limits=Limits(rows=4), seconds_per_row=2.0, observer=log)
+    _, batcher, _ = busy(limits=Limits(rows=4), seconds_per_pixel=2.0, observer=log)
     batcher.submit(numbers(1, 2, 3))
     with pytest.raises(Overloaded, match="3 pictures are waiting") as error:
         batcher.submit(numbers(4, 5))
@@ -217,7 +252,7 @@ def test_pixels_are_limited_too(busy):
 
 
 def test_long_answers_keep_no_short_one_out(busy):
-    _, batcher, _ = busy(max_rows=4, limits=Limits(rows=4, pixels=4), seconds_per_row=1.0)
+    _, batcher, _ = busy(max_pixels=4, limits=Limits(rows=4, pixels=4), seconds_per_pixel=1.0)
     for _ in range(10):
         batcher.submit(numbers(1, 2, 3, 4), priority="bulk")
     assert batcher.wait_seconds == 1  # one row runs, and what is bulk waits for what is not
@@ -230,7 +265,7 @@ def test_long_answers_keep_no_short_one_out(busy):
 
 def test_what_cannot_be_done_in_time_is_refused_at_once(busy):
     log = Log()
-    _, batcher, _ = busy(seconds_per_row=1.0, observer=log)
+    _, batcher, _ = busy(seconds_per_pixel=1.0, observer=log)
     batcher.submit(numbers(1))
     with pytest.raises(Overloaded, match="would take about 3"):
         batcher.submit(numbers(2), deadline=monotonic() + 2)
@@ -238,9 +273,9 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(busy):
 
 
 def test_an_idle_runner_takes_work_whatever_the_estimate_says(make_batcher):
-    batcher = make_batcher(Echo(), seconds_per_row=100.0)
+    batcher = make_batcher(Echo(), seconds_per_pixel=100.0)
     assert batcher.submit(numbers(1), deadline=monotonic() + 5).result(10).value == [1]
-    assert batcher.seconds_per_row < 100  # and the estimate learns
+    assert batcher.seconds_per_pixel < 100  # and the estimate learns
 
 
 def test_bulk_work_is_queued_however_full_it_is(busy):

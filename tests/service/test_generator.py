@@ -95,6 +95,21 @@ def test_rows_that_the_batch_size_changes_are_run_in_one_size(make_bundle, gener
         assert (count + generator.padding(count)) % 8 == 0
 
 
+# What a kernel that takes twelve rows at a time might do with more of them.
+TELLS_MORE_THAN_TWELVE = moody_graph(
+    [
+        helper.make_node("Greater", ["n", "twelve"], ["more"]),
+        helper.make_node("Cast", ["more"], ["value"], to=TensorProto.INT64),
+    ],
+    {"twelve": [12]},
+)
+
+
+def test_rows_that_only_a_crowd_changes_are_not_run_in_one(make_bundle, generator_of):
+    generator = generator_of(make_bundle("moody", graph=TELLS_MORE_THAN_TWELVE))
+    assert generator.measured.determinism == "exact; batch=8"
+
+
 def test_rows_that_their_place_changes_are_run_alone(make_bundle, generator_of):
     generator = generator_of(make_bundle("moody", graph=COUNTS_PLACES))
     assert generator.measured.determinism == "exact; batch=1"

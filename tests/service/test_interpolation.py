@@ -58,4 +58,4 @@ def test_no_work_is_larger_than_a_batch(plain_bundle, steps):
     way = Interpolation(plain_bundle, points, steps=steps, loop=False)
     works = list(way.works())
     assert sum(work.rows for work in works) == len(way) == steps + 1
-    assert max(work.rows for work in works) <= plain_bundle.batcher.max_rows
+    assert max(work.rows for work in works) <= plain_bundle.rows_per_batch

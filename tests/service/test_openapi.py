@@ -77,6 +77,17 @@ def test_request_examples_are_valid(request_):
         request_.model_validate(example)
 
 
+@pytest.mark.parametrize("path", ["/generate", "/sample", "/interpolate"])
+def test_bodies_have_an_example(path):
+    body = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    jsonschema.validate(body["example"], with_components(body["schema"]))
+
+
+def test_the_example_of_a_picture_names_all_that_can_be_asked():
+    body = DOCUMENT["paths"]["/generate"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["example"].keys() == DOCUMENT["components"]["schemas"]["GenerateRequest"]["properties"].keys()
+
+
 def test_translate_documents_each_body_and_each_member():
     operation = DOCUMENT["paths"]["/translate"]["post"]
     bodies = operation["requestBody"]["content"]

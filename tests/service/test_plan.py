@@ -147,4 +147,4 @@ def test_works_cover_every_sample_once_in_order(digits_bundle, count):
     works = list(plan.works(lambda piece: lambda pixels: [index for index, _ in piece]))
     pieces = [digits_bundle.batcher.submit(work).result(30).value for work in works]
     assert [index for piece in pieces for index in piece] == list(range(count))
-    assert max(work.rows for work in works) <= digits_bundle.batcher.max_rows
+    assert max(work.rows for work in works) <= digits_bundle.rows_per_batch

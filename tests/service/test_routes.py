@@ -375,7 +375,7 @@ def test_a_card_holds_the_manifest(client, digits_bundle):
     assert card["golden"]["result"] == "untested"
     assert card["determinism"] == client.post("/generate", json={"class": 0}).headers["x-determinism"]
     assert card["determinism"] == "exact; batch=free"
-    assert (card["runners"], card["max_batch"]) == (digits_bundle.batcher.runners, digits_bundle.batcher.max_rows)
+    assert (card["runners"], card["max_batch"]) == (digits_bundle.batcher.runners, digits_bundle.rows_per_batch)
     assert card["pictures_per_second"] > 0
     assert card["digest"] == digits_bundle.manifest.digest
     assert card["manifest"] == digits_bundle.manifest.model_dump(mode="json")

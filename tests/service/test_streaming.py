@@ -87,7 +87,7 @@ def test_closing_wakes_whoever_waits_for_a_piece(plain_bundle, gate):
     batcher = plain_bundle.batcher
 
     def work():
-        return plain_bundle.work([plain_bundle.sample(seed=1)] * batcher.max_rows, lambda pixels: 1)
+        return plain_bundle.work([plain_bundle.sample(seed=1)] * plain_bundle.rows_per_batch, lambda pixels: 1)
 
     pieces = Pieces(batcher, (work() for _ in range(100)))
     with ThreadPoolExecutor() as threads:

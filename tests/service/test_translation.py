@@ -10,6 +10,8 @@ import struct
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -18,8 +20,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from service import tiling
+from service.batcher import Batcher
+from service.errors import DeadlineExceeded
+from service.formats import FORMATS
+from service.forms import Picture
 from service.latents import draw
-from service.translation import letterboxed
+from service.tasks.translate import MAX_BATCH_PIXELS
+from service.translation import TimeLimit, Translation, letterboxed, translations
 
 RANDOM = np.random.default_rng(5)
 PHOTO = RANDOM.integers(0, 256, (70, 100, 3), np.uint8)
@@ -49,6 +56,10 @@ def is_problem(response, status, text=""):
     assert response.json()["status"] == response.status_code == status, response.text
     assert text in response.json()["detail"]
     return True
+
+
+def translation_of(bundle, picture):
+    return Translation.of(bundle, saved(picture), seed=None, file_format=FORMATS["png"], max_pixels=2**24)
 
 
 @pytest.fixture(scope="module")
@@ -171,14 +182,27 @@ def test_without_a_margin_there_would_be_a_seam(make_bundle, translators, serve,
     assert difference[255:257].min() > 20 * max(difference[:250].max(), 0.01)
 
 
-def test_tiles_share_batches_and_few_are_in_memory(any_size, load, gate, serve):
+def test_tiles_share_batches_and_few_are_in_memory(any_size, gate, listen):
     gate.opened.set()
-    with serve() as client:
+    with listen(deadline_seconds=300) as server:
+        server.lifecycle.catalog.bundles["any"].batcher.max_pixels = MAX_BATCH_PIXELS  # however busy this machine is
         gate.rows.clear()
-        client.post("/translate", content=saved(np.zeros((1500, 1500, 3), np.uint8)), headers=PNG)
+        server.client.post("/translate", content=saved(np.zeros((1500, 1500, 3), np.uint8)), headers=PNG)
     assert sum(gate.rows) == 36
     assert len(gate.rows) < 36
     assert max(gate.rows) <= 2 * 2**20 // 272**2
+
+
+def test_a_batch_takes_many_small_pictures_or_few_tiles(any_size, load):
+    def rows(max_pixels, picture):
+        batcher = Batcher(lambda works: None, runners=2, max_pixels=max_pixels)
+        one = translation_of(replace(load(any_size), batcher=batcher), picture)
+        return batcher.rows_of(64 * 64), [work.rows for work in one.works()], [work.pixels for work in one.works()]
+
+    large = np.zeros((700, 1000, 3), np.uint8)
+    assert rows(50_000, large) == (12, [1] * 12, [272 * 272] * 12)
+    assert rows(2**21, large) == (32, [6, 6], [6 * 272 * 272] * 2)
+    assert rows(50_000, np.zeros((5, 6, 3), np.uint8)) == (12, [1], [8 * 8])  # what is computed, not what is kept
 
 
 def test_a_picture_of_another_size_is_made_to_fit(ask, run):
@@ -309,7 +333,13 @@ def test_a_default_is_one_of_its_task(serve, plain, fixed, any_size):
 def test_cards_say_what_a_translator_takes(shared):
     card = shared.get("/models/any").json()
     assert (card["task"], card["seeds"], card["input"]["halo"]) == ("translate", 0, 7)
-    assert (card["output"]["height"], card["truncation"], card["max_batch"] > 1) == (None, False, True)
+    assert (card["output"]["height"], card["truncation"], card["max_batch"]) == (None, False, 32)
+    assert card["pictures_per_second"] is None
+    assert card["megapixels_per_second"] > 0
+    assert 32 * 8 * 8 <= card["max_batch_pixels"] <= MAX_BATCH_PIXELS
+    fixed = shared.get("/models/fixed").json()
+    assert fixed["max_batch_pixels"] == fixed["max_batch"] * 8 * 8
+    assert fixed["pictures_per_second"] * 64 / 1e6 == pytest.approx(fixed["megapixels_per_second"], rel=0.2)
     assert shared.get("/models/fixed").json()["seeds"] == 2**64
     assert shared.get("/models/plain").json()["input"] is None
     assert shared.get("/models/any/samples.png").content == b"not looked at"
@@ -465,9 +495,45 @@ def test_pictures_wait_as_others_do(gate, listen, fixed, eventually):
     gate.opened.clear()
 
 
+def test_what_cannot_be_made_in_time_is_refused_before_it_is_decoded(gate, listen, any_size):
+    large = bytearray(saved(RANDOM.integers(0, 256, (700, 1000, 3), np.uint8)))
+    large[-1000:-500] = bytes(500)  # no decoder gets so far
+    with listen(deadline_seconds=300) as server:
+        batcher = server.lifecycle.catalog.bundles["any"].batcher
+        batcher.seconds_per_pixel = 1e-4 * batcher.runners
+        gate.opened.set()
+        gate.rows.clear()
+
+        def ask(deadline, **files):
+            pictures = [("image", (name, bytes(content))) for name, content in files.items()]
+            return server.client.post("/translate", files=pictures, headers={"x-deadline-ms": str(deadline)})
+
+        # 12 tiles of 272 x 272 are 88.8 seconds; 40 of the 88.8 are about 315,000 of the 700,000 pixels.
+        late = ask(40_000, large=large)
+        assert is_problem(late, 413, "the picture is 1000 x 700, 88.8 seconds of work")
+        assert "X-Deadline-Ms may be at most 300000" in late.json()["detail"]
+        assert 200_000 < int(re.search(r"about (\d+) pixels fit", late.json()["detail"])[1]) <= 315_400
+        assert gate.rows == []
+        assert is_problem(ask(200_000, large=large), 400, "broken")
+        small = saved(np.zeros((272, 272, 3), np.uint8))
+        assert is_problem(ask(40_000, small=small, large=large), 400, "picture 2")
+        assert ask(40_000, small=small).status_code == 200
+
+
+def test_reading_ends_at_the_deadline(any_size, load):
+    bundle = load(any_size)
+    picture = Picture(saved(PHOTO), "photo.png")
+    settings = {"seed": None, "file_format": FORMATS["png"], "max_pixels": 2**24}
+    in_time, late = (TimeLimit(monotonic() + seconds, 30) for seconds in (20, 0))
+    assert len(translations(bundle, [picture], time_limit=in_time, **settings)) == 1
+    with pytest.raises(DeadlineExceeded, match="while the pictures were read"):
+        translations(bundle, [picture], time_limit=late, **settings)
+
+
 def test_a_deadline_holds_for_tiles_too(gate, listen, any_size, eventually):
     large = saved(np.zeros((900, 900, 3), np.uint8))
     with listen() as server:
+        server.lifecycle.catalog.bundles["any"].batcher.seconds_per_pixel = 1e-9  # however busy this machine is
         late = server.client.post("/translate", content=large, headers={**PNG, "x-deadline-ms": "300"})
         assert is_problem(late, 504)
         eventually(lambda: server.waiting == 0)
@@ -490,7 +556,7 @@ def test_what_a_client_that_left_asked_for_is_not_computed(gate, listen, any_siz
 
 def test_the_event_loop_goes_on_while_pictures_are_decoded(listen, any_size):
     noise = saved(RANDOM.integers(0, 256, (2000, 2000, 3), np.uint8))
-    with listen() as server, ThreadPoolExecutor(2) as threads:
+    with listen(deadline_seconds=300) as server, ThreadPoolExecutor(2) as threads:
         sent = threads.submit(server.client.post, "/translate?model=any", content=noise, headers=PNG)
         slowest = 0.0
         while not sent.done():
