@@ -106,7 +106,8 @@ class Batcher:
         compute: runs a batch; called by several threads at once if there are several runners.
         runners: threads, and so batches at a time.
         max_rows: most rows of a batch.
-        max_pixels: most pixels that come out of a batch; work that alone has more runs alone.
+        max_pixels: most pixels that may come out of a batch; work that alone has more runs alone.
+        batch_seconds: no batch is larger than what takes so long on one runner, at the speed measured lately.
         seconds_per_pixel: of one runner, as measured while warming up; later batches correct it. Pixels are the unit of
             cost: a graph that takes any size is given rows of a hundred pixels, and of a hundred thousand.
         limits: what may wait.
@@ -120,16 +121,18 @@ class Batcher:
         runners: int = 1,
         max_rows: int = 32,
         max_pixels: int = 2**20,
+        batch_seconds: float = math.inf,
         seconds_per_pixel: float = 0.01,
         limits: Limits | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.max_rows = max_rows
-        self.max_pixels = max_pixels
         self.runners = runners
         self.seconds_per_pixel = seconds_per_pixel
         self.observer = observer or Observer()
         self._run_batch = compute
+        self._pixels_allowed = max_pixels
+        self.batch_seconds = batch_seconds
         self._limits = limits or Limits()
         self._changed = Condition()
         self._queues: dict[Priority, _Queue] = {"interactive": _Queue(), "bulk": _Queue()}
@@ -142,6 +145,13 @@ class Batcher:
         self._closed = False
 
     @property
+    def max_pixels(self) -> int:
+        """Most pixels that come out of a batch now; a machine that was busy at the start has its speed in time."""
+        if self.batch_seconds >= self._pixels_allowed * self.seconds_per_pixel:
+            return self._pixels_allowed
+        return max(1, int(self.batch_seconds / self.seconds_per_pixel))
+
+    @property
     def waiting(self) -> int:
         """Rows in the queue."""
         return sum(queue.rows for queue in self._queues.values())
@@ -151,7 +161,8 @@ class Batcher:
         """How long interactive work that comes now will wait for a runner, at the speed measured."""
         interactive, bulk = (self._queues[priority].pixels for priority in get_args(Priority))
         # Bulk work waits behind it, but for the batches that begin with bulk.
-        between = min(bulk, self.max_pixels * math.ceil(interactive / (self.max_pixels * (BULK_EVERY - 1))))
+        batch = self.max_pixels
+        between = min(bulk, batch * math.ceil(interactive / (batch * (BULK_EVERY - 1))))
         return (interactive + between + self._running) * self.seconds_per_pixel / self.runners
 
     @property

@@ -121,6 +121,15 @@ def test_a_batch_has_no_more_pixels_than_it_may(busy):
     assert [len(batch) for batch in echo.batches] == [1, 8, 8, 4, 2, 2, 1, 1, 1]
 
 
+def test_a_machine_that_was_busy_at_the_start_makes_larger_batches_later(make_batcher):
+    batcher = make_batcher(Echo(), max_pixels=1000, batch_seconds=1.0, seconds_per_pixel=0.01)
+    before = batcher.max_pixels
+    assert before == 100
+    for index in range(1, 31):
+        batcher.submit(numbers(index, size=100)).result(10)
+    assert before < batcher.max_pixels <= 1000
+
+
 def test_waiting_is_reckoned_in_pixels(busy):
     _, batcher, _ = busy(max_pixels=1000, seconds_per_pixel=0.001)
     assert batcher.wait_seconds == pytest.approx(0.001)  # one pixel runs

@@ -4,6 +4,7 @@ import hashlib
 import html
 import io
 import json
+import math
 import re
 import socket
 import struct
@@ -185,7 +186,7 @@ def test_without_a_margin_there_would_be_a_seam(make_bundle, translators, serve,
 def test_tiles_share_batches_and_few_are_in_memory(any_size, gate, listen):
     gate.opened.set()
     with listen(deadline_seconds=300) as server:
-        server.lifecycle.catalog.bundles["any"].batcher.max_pixels = MAX_BATCH_PIXELS  # however busy this machine is
+        server.lifecycle.catalog.bundles["any"].batcher.batch_seconds = math.inf  # however busy this machine is
         gate.rows.clear()
         server.client.post("/translate", content=saved(np.zeros((1500, 1500, 3), np.uint8)), headers=PNG)
     assert sum(gate.rows) == 36
