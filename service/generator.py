@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from service.errors import InvalidBundle, ModelFailure, NonFiniteOutput, first_line
 from service.golden import GoldenReport
 from service.manifest import Manifest
-from service.runtime import Provider, open_session
+from service.runtime import CUDA, Provider, open_session
 
 Pixels = NDArray[np.uint8]
 Feed = dict[str, NDArray[Any]]
@@ -111,7 +111,7 @@ class Generator:
     """A graph's inputs in, pixels out; row i of the answer is a function of row i of the inputs, and of nothing else.
 
     Opening one checks that the graph's inputs and outputs are those that the manifest implies, and measures whether
-    company changes a row. Where it does, every run has one fixed number of rows.
+    company changes a row. Where it does, and always on CUDA, every run has one fixed number of rows.
 
     Args:
         model: the graph, serialised.
@@ -199,7 +199,8 @@ class Generator:
     def _measure(self) -> tuple[int | None, bool, float]:
         """`batch`, `exact`, `seconds_per_row`; the last of the slowest trial."""
         trials = [(trial, self._run(trial.feed)) for trial in self.task.trials()]
-        seconds_per_row, free = 0.0, True
+        # Never on CUDA: a size that has not been measured may have another kernel.
+        seconds_per_row, free = 0.0, self._session.get_providers()[0] != CUDA
         for trial, expected in trials:
             began = perf_counter()
             crowd = self._run(_pick(trial.feed, trial.crowd))
