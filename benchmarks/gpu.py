@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from service.cuda import Buffered, CudaSettings, provider_options
 from service.errors import ModelFailure
-from service.generator import MAX_BATCH, Generator, Measured
+from service.generator import MAX_BATCH, Generator
 from service.manifest import GENERATOR_FILE, Manifest
 from service.runtime import CUDA, open_session
+from service.tasks import task_of
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 ROUNDS, RUNS = 5, 20
@@ -36,14 +37,12 @@ class Bundle:
     def __init__(self, directory: Path) -> None:
         self.manifest = Manifest.read(directory)
         self.graph = (directory / GENERATOR_FILE).read_bytes()
-        # Told rather than measured, for only its way of feeding a graph is wanted here.
-        told = Measured("CPUExecutionProvider", batch=None, exact=True, seconds_per_pixel=1.0)
-        self._feeder = Generator(self.graph, self.manifest, provider="cpu", measured=told)
+        self.task = task_of(self.manifest)
 
     def feed(self, rows: int, first_seed: int = 0) -> dict[str, NDArray[Any]]:
         classes = len(self.manifest.classes or ())
         labels = [row % classes if classes else None for row in range(rows)]
-        return self._feeder.feed(range(first_seed, first_seed + rows), labels, [1.0] * rows)
+        return self.task.feed(range(first_seed, first_seed + rows), labels, [1.0] * rows)
 
 
 def cuda_session(graph: bytes, options: dict[str, str], *, profile: str | None = None) -> Any:
@@ -123,7 +122,7 @@ def measure(bundle: Bundle) -> None:
     first, *others = (runner(session)(feed).astype(np.int16) for session in sessions.values())
     for name, pixels in zip(list(sessions)[1:], others, strict=True):
         print(f"CUDA against {name}: at most {np.abs(pixels - first).max()} levels")
-    print(f"the service would run it as: {Generator(bundle.graph, bundle.manifest, provider='cuda').measured}")
+    print(f"the service would run it as: {Generator(bundle.graph, bundle.task, provider='cuda').measured}")
 
     print("\npictures/s of the graph, without encoding")
     graphs = {**options, "enable_cuda_graph": "1"}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 BUILDERS = ("docker", "podman", "buildah")
 RUNNERS = ("docker", "podman")
+MEMORY = "512m"
+"""The limit that the CPU image is tested with."""
 
 # Where there is no systemd, the machine is most likely a container itself, and a build needs no second one around it.
 NESTED = not Path("/run/systemd/system").exists()
@@ -50,3 +52,20 @@ def build_command(engine: str) -> list[str]:
     # Docker's format, because OCI's has no HEALTHCHECK. With the host's network, because a nested one has none.
     nested = ["--network", "host"] if NESTED else []
     return [engine, "build" if engine == "podman" else "bud", "--format", "docker", *nested]
+
+
+def hardened(engine: str, memory: str = MEMORY) -> list[str]:
+    """Options of `run` that give a container as little as the chart does, in the host's network."""
+    options = [
+        "--read-only",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+        "--pids-limit=256",
+        "--cpus=2",
+        f"--memory={memory}",
+        f"--memory-swap={memory}",
+        "--network=host",
+        "--no-healthcheck",  # a pod has no such thing
+    ]
+    # Podman's own idea; neither Kubernetes nor docker gives a /tmp.
+    return [*options, "--read-only-tmpfs=false"] if engine == "podman" else options

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.errors import InvalidBundle, ModelFailure, NonFiniteOutput, first_line
 from service.golden import GoldenReport
 from service.manifest import Manifest
-from service.runtime import Provider, open_session
+from service.runtime import CUDA, Provider, open_session
 
 Pixels = NDArray[np.uint8]
 Feed = dict[str, NDArray[Any]]
@@ -113,7 +113,7 @@ class Generator:
     """A graph's inputs in, pixels out; row i of the answer is a function of row i of the inputs, and of nothing else.
 
     Opening one checks that the graph's inputs and outputs are those that the manifest implies, and measures whether
-    company changes a row. Where it does, every run has one fixed number of rows.
+    company changes a row. Where it does, and always on CUDA, every run has one fixed number of rows.
 
     Args:
         model: the graph, serialised.
@@ -201,8 +201,10 @@ class Generator:
     def _measure(self) -> tuple[int | None, bool, float]:
         """`batch`, `exact`, `seconds_per_pixel`."""
         trials = self.task.trials()
+        # Free never on CUDA: a size that has not been measured may have another kernel.
+        free = () if self._session.get_providers()[0] == CUDA else (None,)
         # Without company nothing is left to depend on but the kernels' own whim.
-        for batch in (None, *self.task.batches, 1):
+        for batch in (*free, *self.task.batches, 1):
             exact, seconds_per_pixel = self._try(batch, trials)
             if exact:
                 break

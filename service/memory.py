@@ -21,11 +21,17 @@ def _of_host(meminfo: Path) -> float:
 
 
 def _of_cgroup(cgroup: Path) -> float:
+    v1 = cgroup / "memory"
+    return min(
+        _left(cgroup / "memory.max", cgroup / "memory.current", cgroup / "memory.stat", "inactive_file"),
+        _left(v1 / "memory.limit_in_bytes", v1 / "memory.usage_in_bytes", v1 / "memory.stat", "total_inactive_file"),
+    )
+
+
+def _left(limit: Path, used: Path, statistics: Path, cached: str) -> float:
     try:
-        limit = int((cgroup / "memory.max").read_text())
-        used = int((cgroup / "memory.current").read_text())
         # The kernel gives up cached files before it kills anybody.
-        return limit - used + int(_fields(cgroup / "memory.stat")["inactive_file"])
+        return int(limit.read_text()) - int(used.read_text()) + int(_fields(statistics)[cached])
     except (OSError, ValueError, KeyError):  # no such file, or "max": unlimited
         return math.inf
 

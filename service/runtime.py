@@ -5,6 +5,7 @@ service too, and never runs a graph.
 """
 
 import os
+from functools import cache
 from importlib import metadata
 from typing import Any, Literal
 
@@ -66,6 +67,8 @@ def open_session(model: bytes, provider: Provider) -> Any:
         raise ModelFailure("SERVICE_PROVIDER=cuda, but the installed ONNX Runtime has no CUDA; install ganery[gpu]")
     options = _options(onnxruntime)
     if provider == "cpu" or not compiled_for_cuda:
+        _share_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         return _session(onnxruntime, model, options, [CPU])
 
     from service import cuda  # noqa: PLC0415 - it takes a quarter of a second, which processes for CPUs need not wait
@@ -82,6 +85,20 @@ def open_session(model: bytes, provider: Provider) -> Any:
     if got == CUDA and settings.cuda_buffers and cuda.can_be_buffered(session):
         return cuda.Buffered(session)
     return session
+
+
+@cache
+def _share_memory() -> None:
+    """Let the sessions of this process that ask for it compute in the same memory.
+
+    ONNX Runtime gives none back. With memory of its own each session keeps what its largest run took, and a process
+    with many bundles needs their sum, where the largest of them is enough.
+    """
+    import onnxruntime  # noqa: PLC0415
+
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({}))
 
 
 def _session(onnxruntime: Any, model: bytes, options: Any, providers: list[Any]) -> Any:

@@ -15,15 +15,6 @@ import pytest
 from deploy import engine, image
 
 PATIENCE = 90  # seconds; a busy machine is no failure
-MEMORY = "512m"
-HARDENED = [
-    "--read-only",
-    "--cap-drop=ALL",
-    "--security-opt=no-new-privileges",
-    "--pids-limit=256",
-    "--cpus=2",
-    "--no-healthcheck",  # /readyz is asked by the tests, and as a pod has no such thing
-]
 
 
 def runner() -> str:
@@ -74,16 +65,14 @@ class Container:
 
 @contextmanager
 def running(
-    models: Path | None = None, *, target: str = "cpu", memory: str = MEMORY, **settings: str
+    models: Path | None = None, *, target: str = "cpu", memory: str = engine.MEMORY, **settings: str
 ) -> Iterator[Container]:
     """An image, with its own bundles or with others."""
     runs = runner()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = [*HARDENED, f"--memory={memory}", f"--memory-swap={memory}", "--network=host"]
-    if runs == "podman":
-        options.append("--read-only-tmpfs=false")  # podman's own idea; Kubernetes and docker give no /tmp either
+    options = engine.hardened(runs, memory)
     if models is not None:
         options.append(f"--volume={models}:/models:ro")
     options += [f"--env={name}={value}" for name, value in settings.items()]

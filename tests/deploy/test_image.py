@@ -1,12 +1,13 @@
 """The CPU image in a container with nothing to write to, no capabilities and 512 MB. `make image-test` runs this."""
 
+import io
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections import Counter
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,12 +18,15 @@ import httpx2
 import pytest
 import yaml
 from container import PATIENCE, Container, copy_of_models, runner, running
+from PIL import Image
 from test_one_picture import Pictures, process
 
 from deploy import engine, image, licences
+from service.manifest import Manifest
 
 pytestmark = pytest.mark.image
 
+MODELS = image.ROOT / "models"
 MEGABYTE = 10**6
 LARGEST = {"cpu": 500 * MEGABYTE, "gpu": 3000 * MEGABYTE}
 SEEDS = [*range(20), 2**32 - 1, 2**64 - 1]
@@ -112,7 +116,7 @@ def test_holds_no_compiler(container):
 
 def test_says_the_licences_of_its_bundles(container):
     said = container.python("print(open('/app/LICENCES.txt').read(), open('/app/LICENSE').read())").stdout
-    for line in licences.lines(image.ROOT / "models"):
+    for line in licences.lines(MODELS):
         assert line in said
     assert "Apache License" in said
 
@@ -124,45 +128,78 @@ def test_examples_of_the_readme(container):
     assert ended.returncode == 0, ended.stdout
 
 
+def shipped(task: str) -> list[Manifest]:
+    """The bundles of the image that do this."""
+    manifests = [Manifest.read(path.parent) for path in sorted(MODELS.glob("*/manifest.json"))]
+    return [manifest for manifest in manifests if manifest.task == task]
+
+
 def test_one_seed_one_picture_inside_and_outside(container):
-    models = image.ROOT / "models"
-    for name in sorted(path.parent.name for path in models.glob("*/manifest.json")):
-        with process(models, cpus=os.sched_getaffinity(0)) as outside:
-            seen = [Pictures(client, name, SEEDS).everything() for client in (container.client, outside)]
-        assert seen[0] == seen[1]
-        assert {len(hashes) for hashes in seen[0].values()} == {1}
-        assert len(seen[0]) == len(SEEDS) * len(Pictures(container.client, name, SEEDS).labels)
+    with process(MODELS, cpus=os.sched_getaffinity(0)) as outside:
+        for manifest in shipped("generate"):
+            clients = container.client, outside
+            seen = [Pictures(client, manifest.name, SEEDS).everything() for client in clients]
+            assert seen[0] == seen[1]
+            assert {len(hashes) for hashes in seen[0].values()} == {1}
+            assert len(seen[0]) == len(SEEDS) * len(Pictures(container.client, manifest.name, SEEDS).labels)
 
 
-def flood(address: str, stop: Event) -> Counter[str]:
-    """Ask for pictures, each on a connection of its own, until told to stop or refused; how each ended."""
-    ends: Counter[str] = Counter()
+def translations(client: httpx2.Client, manifest: Manifest, files: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """What becomes of files: of each by itself, many at a time; and of all in one request."""
+    query = {"model": manifest.name} | ({"seed": 7} if manifest.latent else {})
+
+    def translate(**body: Any) -> bytes:
+        return client.post("/translate", params=query, **body).raise_for_status().content
+
+    def pixels(file: bytes) -> bytes:
+        return Image.open(io.BytesIO(file)).tobytes()
+
+    with ThreadPoolExecutor(4) as threads:
+        headers = {"content-type": "image/png"}
+        alone = list(threads.map(lambda file: pixels(translate(content=file, headers=headers)), files))
+    parts = [("image", (f"{index}.png", file)) for index, file in enumerate(files)]
+    with zipfile.ZipFile(io.BytesIO(translate(files=parts))) as together:
+        return alone, [pixels(together.read(name)) for name in together.namelist()]
+
+
+def test_one_input_and_seed_one_translation_inside_and_outside(container):
+    with process(MODELS, cpus=os.sched_getaffinity(0)) as outside:
+        for manifest in shipped("translate"):
+            samples, files = Image.open(MODELS / manifest.name / "samples.png"), []
+            for size in [(96, 64), (33, 50), (300, 280)]:
+                file = io.BytesIO()
+                samples.crop((0, 0, *size)).save(file, "PNG")
+                files.append(file.getvalue())
+            first, *others = (*translations(container.client, manifest, files), *translations(outside, manifest, files))
+            assert others == [first] * 3
+
+
+def flood(address: str, stop: Event, ends: list[str]) -> None:
+    """Ask for pictures, each on a connection of its own, until told to stop or refused; note how each ended."""
     while not stop.is_set():
         try:
-            ends[str(httpx2.post(f"{address}/generate", json=ASK, timeout=PATIENCE).status_code)] += 1
+            ends.append(str(httpx2.post(f"{address}/generate", json=ASK, timeout=PATIENCE).status_code))
         except httpx2.ConnectError:  # nobody listens: nothing was accepted
-            ends["refused"] += 1
+            ends.append("refused")
             break
         except httpx2.TransportError as error:
-            ends[type(error).__name__] += 1
-    return ends
+            ends.append(type(error).__name__)
 
 
 @pytest.mark.parametrize("drain", ["0", "2"])
 def test_sigterm_under_load_loses_no_accepted_request(drain):
-    stop = Event()
-    with running(SERVICE_DRAIN_SECONDS=drain) as container:
+    stop, ends = Event(), []
+    with ThreadPoolExecutor(8) as threads, running(SERVICE_DRAIN_SECONDS=drain) as container:
         container.wait_for('"ready"')
-        with ThreadPoolExecutor(8) as threads:
-            floods = [threads.submit(flood, container.address, stop) for _ in range(8)]
-            time.sleep(1)
-            container.engine("kill", "--signal=TERM", container.identity)
-            code = container.exit_code()
-            stop.set()
-            ends = sum((each.result() for each in floods), Counter())
+        floods = [threads.submit(flood, container.address, stop, ends) for _ in range(8)]
+        wait_until(lambda: len(ends) > 16)
+        container.engine("kill", "--signal=TERM", container.identity)
+        code = container.exit_code()
+        stop.set()
+        for each in floods:
+            each.result()
     assert code == 0
     assert set(ends) <= {"200", "refused"}
-    assert ends["200"] > 8
 
 
 def break_graph(bundle: Path) -> None:
@@ -179,7 +216,7 @@ def names(cards: list[dict[str, Any]]) -> list[str]:
 
 def test_a_broken_bundle_is_refused_and_the_others_serve(tmp_path):
     models = copy_of_models(tmp_path)
-    broken = sorted(path.parent for path in models.glob("*/manifest.json"))[0]
+    broken = models / shipped("generate")[0].name
     kept = broken.with_name("kept")
     kept.mkdir(mode=0o755)
     for file in broken.iterdir():

@@ -6,10 +6,11 @@ import tarfile
 import numpy as np
 import pytest
 
-from benchmarks import report, sampling
+from benchmarks import gpu, report, sampling
 from benchmarks.compare import _summary
 from benchmarks.environments import ROOT, requirements_of
 from benchmarks.rivals import RIVALS
+from service.runtime import open_session
 
 ROUND = {
     "ready_seconds": 2.0,
@@ -69,3 +70,10 @@ def test_pictures_of_a_long_answer_are_counted() -> None:
     stream = io.BytesIO()
     np.savez(stream, seeds=np.arange(3), pixels=np.zeros((3, 2, 2, 1), np.uint8))
     assert sampling.count_in_npz(stream.getvalue()) == 3
+
+
+def test_what_the_benchmark_of_a_gpu_runs_there_runs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "BATCHES", (1, 8, 16))
+    bundle = gpu.Bundle(ROOT / "models/fashion")
+    run = gpu.runner(open_session(bundle.graph, "cpu"))
+    assert gpu.determinism(run, bundle) == {1: 0, 8: 0, 16: 0}

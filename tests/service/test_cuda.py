@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from service.cuda import Buffered, CudaSettings, can_be_buffered, provider_options
-from service.runtime import open_session
+from service.runtime import CPU, CUDA, open_session
 from service.settings import Settings
 
 
@@ -37,6 +37,30 @@ def test_a_wrong_value_ends_the_process_with_a_line(monkeypatch):
     monkeypatch.setenv("SERVICE_CUDA_MEMORY_BYTES", "2GB")
     with pytest.raises(SystemExit, match="SERVICE_CUDA_MEMORY_BYTES='2GB' is not usable"):
         Settings.from_environment()
+
+
+class SaysCuda:
+    """A session on the CPU that says it is on CUDA."""
+
+    def __init__(self, *arguments):
+        self._session = open_session(*arguments)
+
+    def __getattr__(self, name):
+        return getattr(self._session, name)
+
+    def get_providers(self):
+        return [CUDA, CPU]
+
+
+def test_a_batch_has_one_size_on_cuda_though_no_row_shows_why(plain, generator_of, monkeypatch):
+    free = generator_of(plain)
+    assert free.measured.batch is None
+    monkeypatch.setattr("service.generator.open_session", SaysCuda)
+    fixed = generator_of(plain)
+    assert (fixed.measured.provider, fixed.measured.determinism) == (CUDA, "exact; batch=8")
+    feed = fixed.task.feed(range(11), [None] * 11, [1.0] * 11)
+    np.testing.assert_array_equal(fixed.run(feed), free.run(feed))
+    assert fixed.padding(11) == 5
 
 
 def test_buffers_give_what_the_session_gives(session):

@@ -24,6 +24,22 @@ def test_the_smaller_of_the_host_and_the_container(cgroup, meminfo, tmp_path):
     assert available_memory(tmp_path / "none", meminfo) == 8192
 
 
+@pytest.fixture
+def cgroup_v1(tmp_path):
+    directory = tmp_path / "v1" / "memory"
+    directory.mkdir(parents=True)
+    (directory / "memory.limit_in_bytes").write_text("1000\n")
+    (directory / "memory.usage_in_bytes").write_text("900\n")
+    (directory / "memory.stat").write_text("inactive_file 100\ntotal_inactive_file 200\n")
+    return tmp_path / "v1"
+
+
+def test_control_groups_of_version_1(cgroup_v1, meminfo):
+    assert available_memory(cgroup_v1, meminfo) == 300
+    (cgroup_v1 / "memory/memory.limit_in_bytes").write_text("9223372036854771712\n")  # the kernel's unlimited
+    assert available_memory(cgroup_v1, meminfo) == 8192
+
+
 def test_an_unlimited_container(cgroup, meminfo):
     (cgroup / "memory.max").write_text("max\n")
     assert available_memory(cgroup, meminfo) == 8192

@@ -92,3 +92,44 @@ def test_the_parent_process_does_not_import_onnx_runtime_nor_torch():
     probe = "import sys, service.api; print({'onnxruntime', 'torch', 'training'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"
+
+
+def large_graph():
+    """One row becomes a million before they are one number."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [])
+    nodes = [
+        helper.make_node("Expand", ["x", "million"], ["wide"]),
+        helper.make_node("Exp", ["wide"], ["curved"]),
+        helper.make_node("ReduceMax", ["curved"], ["out"], keepdims=0),
+    ]
+    million = helper.make_tensor("million", TensorProto.INT64, [2], [10**6, 4])
+    graph = helper.make_graph(nodes, "large", [x], [out], [million])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
+MEMORY_OF_SESSIONS = """
+import sys
+import numpy as np
+from service.runtime import open_session
+
+def pages():
+    return int(open("/proc/self/statm").read().split()[1])
+
+graph, sessions, seen = open(sys.argv[1], "rb").read(), [], []
+for _ in range(6):
+    sessions.append(open_session(graph, "cpu"))
+    before = pages()
+    sessions[-1].run(None, {"x": np.zeros((1, 4), np.float32)})
+    seen.append(pages() - before)
+print(*seen)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_sessions_of_a_process_share_the_memory_that_runs_take(tmp_path):
+    (tmp_path / "large.onnx").write_bytes(large_graph())
+    command = [sys.executable, "-c", MEMORY_OF_SESSIONS, tmp_path / "large.onnx"]
+    first, *others = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert first > 4000  # pages: the graph does take memory
+    assert sum(others) < first / 2
