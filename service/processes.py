@@ -94,11 +94,10 @@ class _Process:
 _started_early: list[_Process] = []
 
 
-def start_early(count: int) -> None:
-    """Start processes of the next `Processes` now: their imports take as long as those of whoever calls."""
-    with suppress(OSError):  # whoever needs them says so
-        while len(_started_early) < count:
-            _started_early.append(_Process())
+def start_early() -> None:
+    """Start the first process of the next `Processes` now: its imports take as long as those of whoever calls."""
+    with suppress(OSError):  # whoever needs it says so
+        _started_early.append(_Process())
 
 
 def how_many(count: int | None, provider: "Provider") -> int:
@@ -140,7 +139,7 @@ class Processes:
         self._on_end = on_end
         self._opened: dict[str, OpenAgain] = {}
         self._idle: LifoQueue[_Process | None] = LifoQueue()
-        early = [_started_early.pop() for _ in range(min(count, len(_started_early)))]
+        early = [_started_early.pop()] if _started_early else []
         for process in (*[None] * (count - len(early)), *early):
             self._idle.put(process)  # None is one that has yet to be started; the last is taken first
         self._running = set(early)

@@ -126,7 +126,8 @@ def worker(*, when_loaded: bool = False) -> Any:
         from service.settings import Settings  # noqa: PLC0415
 
         settings = Settings.from_environment()
-        start_early(how_many(settings.processes, settings.provider))
+        if how_many(settings.processes, settings.provider):
+            start_early()
         from service.logs import configure_logging, write_text  # noqa: PLC0415
 
         configure_logging(settings.log_format, settings.log_level)
