@@ -25,10 +25,13 @@ def initialise(module: nn.Module, leak: float = 0.2) -> None:
             nn.init.zeros_(module.bias)
 
 
-def begin_grey(to_image: nn.Conv2d) -> None:
-    """Weights so small that the first pictures are nearly grey, and no loss begins by undoing chance."""
+def begin(to_image: nn.Conv2d, *, residual: bool) -> None:
+    """Weights so small that the first pictures are nearly grey, and no loss begins by undoing chance.
+
+    Zero, if what comes out is added to the source: then the first pictures are the sources.
+    """
     with torch.no_grad():
-        to_image.weight.mul_(0.1)
+        to_image.weight.mul_(0 if residual else 0.1)
 
 
 class Shift(nn.Module):

@@ -75,8 +75,9 @@ def test_z_changes_the_output(name):
     assert not torch.equal(translator(x, torch.zeros(1, 4)), translator(x, torch.ones(1, 4)))
 
 
-def test_a_residual_translator_begins_as_the_identity_and_learns_from_its_first_steps():
-    translator = ResNetConfig(base_channels=2, blocks=2, z_dim=4, residual=True).build((3, 32, 32), (3, 32, 32))
+@pytest.mark.parametrize("name", TRANSLATORS)
+def test_a_residual_translator_begins_as_the_identity_and_learns_from_its_first_steps(name):
+    translator = TRANSLATORS[name](**SMALL[name], z_dim=4, residual=True).build((3, 32, 32), (3, 32, 32))
     x, target, z = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32), torch.randn(2, 4)
     assert torch.equal(translator(x, z), x)
     optimizer = torch.optim.SGD(translator.parameters(), lr=0.1)
@@ -87,8 +88,9 @@ def test_a_residual_translator_begins_as_the_identity_and_learns_from_its_first_
     assert all(parameter.grad.abs().max() > 0 for parameter in translator.parameters())
 
 
-def test_a_residual_translator_has_the_same_halo():
-    translator = ResNetConfig(base_channels=2, blocks=1, residual=True).build((1, 32, 32), (1, 32, 32)).double()
+@pytest.mark.parametrize("name", TRANSLATORS)
+def test_a_residual_translator_has_the_same_halo(name):
+    translator = TRANSLATORS[name](**SMALL[name], residual=True).build((1, 32, 32), (1, 32, 32)).double()
     for parameter in translator.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     size = 4 * translator.halo // translator.multiple_of * translator.multiple_of

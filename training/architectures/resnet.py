@@ -17,8 +17,7 @@ from torch.nn import functional as F
 
 from training.architectures.base import Sizes, Translator, TranslatorConfig
 from training.architectures.picture_items import picture_channels
-from training.config import RecipeError
-from training.layers import Shift, Upsample2x, begin_grey, initialise
+from training.layers import Shift, Upsample2x, begin, initialise
 
 LEAK = 0.2
 QUARTER = 4
@@ -37,13 +36,7 @@ class ResNetConfig(TranslatorConfig):
     sizes: Sizes = "any"
 
     def build(self, source: tuple[int, ...], target: tuple[int, ...]) -> "ResNet":
-        source_channels, target_channels = picture_channels(source, target, multiple_of=QUARTER)
-        if self.residual and source_channels != target_channels:
-            raise RecipeError(
-                f"generator.residual adds the source to the output, and the source has {source_channels} channel(s) "
-                f"and the target {target_channels}; make it false, or the channels the same"
-            )
-        return ResNet(self, source_channels, target_channels)
+        return ResNet(self, *picture_channels(source, target, multiple_of=QUARTER, residual=self.residual))
 
 
 class Block(nn.Module):
@@ -86,10 +79,7 @@ class ResNet(Translator):
         # 4 for each convolution of the blocks, 2 and 1 for the strided ones, 2 for the first.
         self.halo = 2 + 1 + 1 + 2 + 2 + 2 * QUARTER * config.blocks + 2 + 1 + 2
         self.apply(initialise)
-        if config.residual:
-            nn.init.zeros_(self.to_image.weight)
-        else:
-            begin_grey(self.to_image)
+        begin(self.to_image, residual=config.residual)
         for block in self.blocks:
             assert isinstance(block, Block)
             nn.init.zeros_(block.last.weight)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from training.architectures.base import Sizes, Translator, TranslatorConfig
 from training.architectures.picture_items import picture_channels
-from training.layers import Shift, Upsample2x, begin_grey, initialise
+from training.layers import Shift, Upsample2x, begin, initialise
 
 LEAK = 0.2
 
@@ -30,17 +30,21 @@ class UNetConfig(TranslatorConfig):
     halvings: PositiveInt = 4
     z_dim: NonNegativeInt = 0
     """z shifts the channels at the bottom; 0 for a generator that takes none."""
+    residual: bool = False
+    """Add the source to what the last layer makes, which is zero at first, so that training begins at the identity;
+    needs the same channels."""
     sizes: Sizes = "any"
 
     def build(self, source: tuple[int, ...], target: tuple[int, ...]) -> "UNet":
-        return UNet(self, *picture_channels(source, target, multiple_of=2**self.halvings))
+        channels = picture_channels(source, target, multiple_of=2**self.halvings, residual=self.residual)
+        return UNet(self, *channels)
 
 
 class UNet(Translator):
     def __init__(self, config: UNetConfig, source_channels: int, target_channels: int) -> None:
         super().__init__()
         widths = [min(config.base_channels * 2**level, config.max_channels) for level in range(config.halvings + 1)]
-        self.z_dim, self.sizes = config.z_dim, config.sizes
+        self.z_dim, self.sizes, self.residual = config.z_dim, config.sizes, config.residual
         self.multiple_of = 2**config.halvings
         self.stem = nn.Conv2d(source_channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(nn.Conv2d(width, wider, 4, stride=2, padding=1) for width, wider in pairwise(widths))
@@ -54,16 +58,16 @@ class UNet(Translator):
         # `down`, 1 for `stem`.
         self.halo = 1 + sum(scales) + (self.multiple_of - 1) + self.multiple_of + sum(scales) + 1
         self.apply(initialise)
-        begin_grey(self.to_image)
+        begin(self.to_image, residual=config.residual)
 
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
-        x = F.leaky_relu(self.stem(x), LEAK)
+        maps = F.leaky_relu(self.stem(x), LEAK)
         passed = []
         for down in self.down:
-            passed.append(x)
-            x = F.leaky_relu(down(x), LEAK)
-        x = F.leaky_relu(self.shift(self.bottom(x), z), LEAK)
+            passed.append(maps)
+            maps = F.leaky_relu(down(maps), LEAK)
+        maps = F.leaky_relu(self.shift(self.bottom(maps), z), LEAK)
         for up, beside in zip(reversed(self.up), reversed(passed), strict=True):
-            x = F.leaky_relu(up(torch.cat([self.upsample(x), beside], 1)), LEAK)
-        images: Tensor = self.to_image(x)
-        return images
+            maps = F.leaky_relu(up(torch.cat([self.upsample(maps), beside], 1)), LEAK)
+        made: Tensor = self.to_image(maps)
+        return x + made if self.residual else made
