@@ -39,7 +39,12 @@ def examine(settings: Settings) -> Iterator[str]:
         yield "  none"
     yield f"bundles in {settings.models_dir.resolve()}"
     engine = engine_of(settings)
-    catalog = Catalog.load(settings.models_dir, default=settings.default_model, engine=engine)
+    catalog = Catalog.load(
+        settings.models_dir,
+        default=settings.default_model,
+        engine=engine,
+        max_bytes=settings.max_bundle_bytes,
+    )
     for bundle in catalog.bundles.values():
         yield from _bundle(bundle)
     for name, reason in catalog.refused.items():

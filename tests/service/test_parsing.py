@@ -77,7 +77,7 @@ async def test_what_is_not_json_is_malformed(body):
 
 async def test_counts_bytes_whatever_was_announced():
     await parse(request(b"{}" + b" " * 98), GenerateRequest, max_bytes=100, seconds=5)
-    with pytest.raises(TooLarge, match="larger than 100 bytes"):
+    with pytest.raises(TooLarge, match="larger than 100 bytes; send less"):
         await parse(request(b"{}", b" " * 99), GenerateRequest, max_bytes=100, seconds=5)
     with pytest.raises(TooLarge):
         await parse(request(headers={**JSON, "content-length": "9" * 100}), GenerateRequest, max_bytes=100, seconds=5)
