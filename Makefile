@@ -11,13 +11,13 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint c
 
 # A file's tests stay together, because they share a server or a bundle; one thread each, or they wait for one another.
 PARALLEL := --numprocesses auto --dist loadfile
-test-service test-training: export OMP_NUM_THREADS := 1
+test-service test-training test-slow: export OMP_NUM_THREADS := 1
 
 # BentoML reports usage unless told not to, and keeps its files where we say.
 export BENTOML_DO_NOT_TRACK := true
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
 
-.PHONY: help serve test test-service test-training lint format bench bento image image-test deploy-tools deploy-test gpu-build-test sbom clean
+.PHONY: help serve test test-service test-training test-slow lint format bench bento image image-test deploy-tools deploy-test gpu-build-test sbom clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -41,7 +41,7 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 serve: $(SERVE)/.installed  ## serve the bundles in models/ (PORT=8080 for another port, HOST=0.0.0.0 for all interfaces)
 	@exec $(SERVE)/bin/python -m service serve --host $(HOST) --port $(PORT)
 
-test: lint test-service test-training  ## everything that CI runs
+test: lint test-service test-training  ## all tests that need neither containers nor minutes; CI also runs deploy-test and image-test
 
 # In an environment without torch, which proves that the service needs none.
 test-service: $(NO_TORCH)/.installed
@@ -50,6 +50,9 @@ test-service: $(NO_TORCH)/.installed
 
 test-training: $(DEV)/.installed
 	$(DEV)/bin/pytest $(PARALLEL) tests/training tests/project tests/deploy
+
+test-slow: $(NO_TORCH)/.installed  ## the tests of the service that take minutes
+	$(NO_TORCH)/bin/pytest $(PARALLEL) -m slow tests/service
 
 lint: $(DEV)/.installed  ## ruff, mypy, import-linter
 	$(DEV)/bin/ruff check .

@@ -11,7 +11,7 @@ from PIL import Image
 
 from service.archives import NEVER, contact_sheet
 from service.formats import FORMATS, as_image
-from service.generator import Pixels
+from service.pixels import Pixels
 from service.sample import Provenance
 
 AnimationName = Literal["gif", "webp", "sheet", "zip"]

@@ -34,7 +34,7 @@ class Application(Starlette):
 
 
 def create_app(lifecycle: Lifecycle) -> Starlette:
-    """The application; its lifespan begins to load the bundles, and does not wait for them."""
+    """The application; its lifespan begins to load the bundles unless that has begun, and does not wait for them."""
     provider = _tracer_provider(lifecycle.settings)
 
     @asynccontextmanager

@@ -21,7 +21,7 @@ from stream_zip import ZIP_AUTO, MemberFile, stream_zip
 
 from service.errors import TooLarge
 from service.formats import FORMATS, Format
-from service.generator import Pixels
+from service.pixels import Pixels
 from service.plan import Piece, Plan
 from service.sample import Several
 from service.work import keep

@@ -1,4 +1,4 @@
-"""Requests of all routes for one bundle meet here: a bounded queue in front of one session.
+"""Requests of all routes for one bundle meet here: a bounded queue in front of whatever computes them, in batches.
 
 A lone request starts at once; what arrives while a batch runs shares the next one. Threads, not asyncio: each runner
 waits for the one batch that it has given away, and long answers are written by threads too.
@@ -26,7 +26,7 @@ Reason = Literal["queue_full", "deadline", "gone"]
 
 BULK_EVERY = 4
 """One batch in so many begins with bulk work when interactive work would fill them all."""
-MEMORY = 0.1
+WEIGHT_OF_LATEST = 0.1
 """Weight of the latest batch in the measured speed, if it is a full one. What a run costs besides its pixels weighs
 most in small ones, and says little of the time that a full queue takes."""
 
@@ -58,7 +58,7 @@ class Done(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Limits:
+class QueueLimits:
     """How much may wait."""
 
     rows: int = 1024
@@ -122,8 +122,8 @@ class Batcher:
         max_rows: int = 32,
         max_pixels: int = 2**20,
         batch_seconds: float = math.inf,
-        seconds_per_pixel: float = 0.01,
-        limits: Limits | None = None,
+        seconds_per_pixel: float = 1e-6,
+        limits: QueueLimits | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.max_rows = max_rows
@@ -133,7 +133,7 @@ class Batcher:
         self._run_batch = compute
         self._pixels_allowed = max_pixels
         self.batch_seconds = batch_seconds
-        self._limits = limits or Limits()
+        self._limits = limits or QueueLimits()
         self._changed = Condition()
         self._queues: dict[Priority, _Queue] = {"interactive": _Queue(), "bulk": _Queue()}
         self._running = 0
@@ -354,5 +354,5 @@ class Batcher:
                 job.future.set_exception(result.error)
         rows = sum(job.work.rows for job in batch)
         self.observer.batch(rows, computed.padding, computed.compute, computed.encode)
-        weight = MEMORY * min(1.0, pixels / self.max_pixels)
+        weight = WEIGHT_OF_LATEST * min(1.0, pixels / self.max_pixels)
         self.seconds_per_pixel += weight * ((monotonic() - began) / pixels - self.seconds_per_pixel)

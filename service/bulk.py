@@ -211,7 +211,12 @@ def generate(settings: Settings, given: Namespace) -> None:
     store = Store(given.out, worker=worker)
     engine = engine_of(settings)
     try:
-        catalog = Catalog.load(settings.models_dir, default=settings.default_model, engine=engine)
+        catalog = Catalog.load(
+            settings.models_dir,
+            default=settings.default_model,
+            engine=engine,
+            max_bytes=settings.max_bundle_bytes,
+        )
         bundle = catalog.get(given.model, task="generate")
         plan = Plan.of(
             bundle,

@@ -1,4 +1,4 @@
-"""One bundle that has been verified, loaded and warmed: seeds in, pictures out."""
+"""One bundle that has been verified, loaded and warmed: what a request asks in, work for its queue out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from service.batcher import Batcher, Limits, Observer
+from service.batcher import Batcher, Observer, QueueLimits
 from service.engine import Engine, Here
 from service.errors import InvalidBundle, InvalidLatent, InvalidValue
 from service.files import MAX_BUNDLE_BYTES, read_verified
-from service.generator import MAX_BATCH, Feed, Generator, Measured, Pixels
+from service.generator import MAX_BATCH, Feed, Generator, Measured
 from service.golden import GoldenReport
 from service.latents import SCHEMES, Latents, fresh_seed
 from service.manifest import SAMPLES_FILE, Manifest
+from service.pixels import Pixels
 from service.sample import Sample
 from service.tasks import task_of
 from service.tasks.generate import Drawn, Given
@@ -46,7 +47,7 @@ class Bundle:
         *,
         engine: Engine | None = None,
         max_bytes: int = MAX_BUNDLE_BYTES,
-        limits: Limits | None = None,
+        limits: QueueLimits | None = None,
         observer: Observer | None = None,
     ) -> "Bundle":
         """Verify every file of a bundle, then open, check and warm its generator.
@@ -60,7 +61,7 @@ class Bundle:
 
         Raises:
             InvalidBundle: if a file, the manifest or the graph is not as it should be.
-            ModelFailure: if `provider` asks for hardware that is not there.
+            ModelFailure: if the engine is to run on hardware that is not there.
         """
         manifest = Manifest.read(directory)
         if manifest.name != directory.name:

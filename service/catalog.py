@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from service.batcher import Limits, Observer
+from service.batcher import Observer, QueueLimits
 from service.bundle import Bundle
 from service.cpus import available_cpus
 from service.engine import Engine, Here
@@ -48,7 +48,7 @@ class Catalog:
         default: str | None = None,
         engine: Engine | None = None,
         max_bytes: int = MAX_BUNDLE_BYTES,
-        limits: Limits | None = None,
+        limits: QueueLimits | None = None,
         observe: Callable[[str], Observer | None] = lambda _: None,
     ) -> "Catalog":
         """Load every sub-directory of `models_dir`, as many at once as there are CPUs but one.

@@ -11,10 +11,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 READABLE = (
-    "X-Seed", "X-Model", "X-Sample-Id", "X-Resized", "X-Count", "X-Request-Id", "X-Determinism", "Server-Timing",
-    "Retry-After",
+    "X-Seed", "X-Model", "X-Sample-Id", "X-Resized", "X-Count", "X-Frames", "X-Request-Id", "X-Determinism",
+    "Server-Timing", "Content-Disposition", "ETag", "Retry-After", "Allow", "WWW-Authenticate",
 )  # fmt: skip
-SENDABLE = ("Authorization", "Content-Type", "X-Request-Id", "X-Deadline-Ms", "X-Priority")
+SENDABLE = ("Authorization", "Content-Type", "X-Request-Id", "X-Deadline-Ms", "If-None-Match")
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?")
 _DEFAULT_PORT = re.compile(r"http://.*:80|https://.*:443")

@@ -4,7 +4,6 @@ import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from math import ceil
 from time import perf_counter
 
 from service import __version__
@@ -17,7 +16,7 @@ from service.settings import Settings
 from service.tasks import TASKS, task_of
 from service.work import TrialRows, Work, keep
 
-MEASURED_SECONDS = 1.0
+MEASURED_SECONDS = 0.5
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "bentoml", "numpy", "pillow")
 
 
@@ -39,7 +38,12 @@ def examine(settings: Settings) -> Iterator[str]:
         yield "  none"
     yield f"bundles in {settings.models_dir.resolve()}"
     engine = engine_of(settings)
-    catalog = Catalog.load(settings.models_dir, default=settings.default_model, engine=engine)
+    catalog = Catalog.load(
+        settings.models_dir,
+        default=settings.default_model,
+        engine=engine,
+        max_bytes=settings.max_bundle_bytes,
+    )
     for bundle in catalog.bundles.values():
         yield from _bundle(bundle)
     for name, reason in catalog.refused.items():
@@ -72,11 +76,11 @@ def _bundle(bundle: Bundle) -> Iterator[str]:
 
 def _pictures_per_second(bundle: Bundle, rows: int, pixels: int) -> float:
     work = Work(rows, rows * pixels, TrialRows(rows), keep)
-    runs = max(1, ceil(MEASURED_SECONDS / 2 / (work.pixels * bundle.measured.seconds_per_pixel)))
-    began = perf_counter()
-    for _ in range(runs):
+    runs, seconds, began = 0, 0.0, perf_counter()
+    while seconds < MEASURED_SECONDS:
         bundle.batcher.submit(work).result()
-    return runs * rows / (perf_counter() - began)
+        runs, seconds = runs + 1, perf_counter() - began
+    return runs * rows / seconds
 
 
 def _version(package: str) -> str | None:

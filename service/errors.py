@@ -137,7 +137,7 @@ class WrongTask(GaneryError):
 
 
 class TooLarge(GaneryError):
-    """More bytes, pixels or pictures than the service takes."""
+    """More bytes, pixels or pictures than the service takes, or than it can make before the deadline."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 

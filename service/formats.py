@@ -13,8 +13,8 @@ from PIL import Image, WebPImagePlugin  # noqa: F401 - else the first WebP would
 from PIL.PngImagePlugin import PngInfo
 
 from service.errors import NotAcceptable
-from service.generator import Pixels
 from service.negotiation import quality
+from service.pixels import Pixels
 from service.sample import Provenance
 
 FormatName = Literal["png", "webp", "jpeg"]

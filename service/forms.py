@@ -53,14 +53,14 @@ class Brought:
 
 
 @dataclass(frozen=True)
-class Limits:
+class BodyLimits:
     """How much a body may bring."""
 
     pictures: int
     unpacked_bytes: int
 
 
-def read_pictures(body: bytes, content_type: str, limits: Limits) -> Brought:
+def read_pictures(body: bytes, content_type: str, limits: BodyLimits) -> Brought:
     """What a body holds.
 
     Args:
@@ -84,11 +84,11 @@ def read_pictures(body: bytes, content_type: str, limits: Limits) -> Brought:
     return reader(body, content_type, limits)
 
 
-def _alone(body: bytes, content_type: str, limits: Limits) -> Brought:
+def _alone(body: bytes, content_type: str, limits: BodyLimits) -> Brought:
     return Brought([Picture(body)])
 
 
-def _form(body: bytes, content_type: str, limits: Limits) -> Brought:
+def _form(body: bytes, content_type: str, limits: BodyLimits) -> Brought:
     pictures: list[Picture] = []
     fields: dict[str, str] = {}
     ended = False
@@ -96,7 +96,7 @@ def _form(body: bytes, content_type: str, limits: Limits) -> Brought:
     def on_file(file: File) -> None:
         _expect(_text(file.field_name) == PICTURES, _text(file.field_name), "a file")
         if len(pictures) >= limits.pictures:
-            raise TooLarge(f"the form has more than {limits.pictures} pictures")
+            raise TooLarge(f"the form has more than {limits.pictures} pictures; send fewer")
         file.file_object.seek(0)
         pictures.append(Picture(file.file_object.read(), _text(file.file_name)))
 
@@ -106,7 +106,10 @@ def _form(body: bytes, content_type: str, limits: Limits) -> Brought:
         if name in fields:
             raise InvalidValue(f"{name[:100]} comes twice in the form", pointer=f"/{name[:100]}")
         if len(fields) >= MAX_FIELDS or len(part.value or b"") > MAX_FIELD_BYTES:
-            raise TooLarge(f"the form has more than {MAX_FIELDS} fields, or one of more than {MAX_FIELD_BYTES} bytes")
+            raise TooLarge(
+                f"the form has more than {MAX_FIELDS} fields, or one of more than {MAX_FIELD_BYTES} bytes; "
+                "send fewer or shorter ones"
+            )
         fields[name] = _text(part.value)
 
     def on_end() -> None:
@@ -142,10 +145,10 @@ def _text(value: bytes | None) -> str:
     return (value or b"").decode("utf-8", "replace")
 
 
-def _zip(body: bytes, content_type: str, limits: Limits) -> Brought:
+def _zip(body: bytes, content_type: str, limits: BodyLimits) -> Brought:
     # Before it is read: each entry of its directory becomes an object, however many there are.
     if body.count(b"PK\1\2") > 4 * limits.pictures:
-        raise TooLarge(f"the zip has more than {limits.pictures} pictures")
+        raise TooLarge(f"the zip has more than {limits.pictures} pictures; send fewer")
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             pictures = _members(archive, limits)
@@ -158,27 +161,31 @@ def _zip(body: bytes, content_type: str, limits: Limits) -> Brought:
     return Brought(pictures, several=True)
 
 
-def _members(archive: zipfile.ZipFile, limits: Limits) -> list[Picture]:
+def _members(archive: zipfile.ZipFile, limits: BodyLimits) -> list[Picture]:
     infos = [info for info in archive.infolist() if not info.is_dir() and not _NO_PICTURES.search(info.filename)]
     if len(infos) > limits.pictures:
-        raise TooLarge(f"the zip has {len(infos)} pictures; at most {limits.pictures} are taken")
+        raise TooLarge(f"the zip has {len(infos)} pictures; at most {limits.pictures} are taken: send fewer")
     pictures, left = [], limits.unpacked_bytes
     for info in infos:
         name = info.filename
         if info.flag_bits & 1:
-            raise MalformedRequest(f"{name[:100]!r} in the zip is encrypted")
+            raise MalformedRequest(f"{name[:100]!r} in the zip is encrypted; send it without a password")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise MalformedRequest(f"{name[:100]!r} in the zip is compressed by another method than deflate")
+            raise MalformedRequest(
+                f"{name[:100]!r} in the zip is compressed by another method than deflate; send it deflated or stored"
+            )
         with archive.open(info) as stream:
             content = stream.read(left + 1)  # never more, whatever the archive promises or holds
         left -= len(content)
         if left < 0:
-            raise TooLarge(f"the zip unpacks to more than {limits.unpacked_bytes} bytes")
+            raise TooLarge(
+                f"the zip unpacks to more than {limits.unpacked_bytes} bytes; send fewer or smaller pictures"
+            )
         pictures.append(Picture(content, name))
     return pictures
 
 
-BODIES: dict[str, Callable[[bytes, str, Limits], Brought]] = {
+BODIES: dict[str, Callable[[bytes, str, BodyLimits], Brought]] = {
     "multipart/form-data": _form,
     "application/zip": _zip,
     "application/x-zip-compressed": _zip,

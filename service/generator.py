@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from service.errors import InvalidBundle, ModelFailure, NonFiniteOutput, first_line
 from service.golden import GoldenReport
 from service.manifest import Manifest
+from service.pixels import Pixels
 from service.runtime import CUDA, Provider, open_session
 
-Pixels = NDArray[np.uint8]
 Feed = dict[str, NDArray[Any]]
 
 Tensors = dict[str, tuple[str, list[int | None]]]

@@ -4,7 +4,6 @@ On the hardware that made them they must be equal, pixel by pixel: otherwise som
 served. Elsewhere other kernels round otherwise, and the difference is measured and told.
 """
 
-import hashlib
 import io
 import math
 import platform
@@ -16,13 +15,12 @@ from time import monotonic
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import InvalidBundle
 from service.manifest import GOLDEN_FILE, Hardware, Manifest
+from service.pixels import Pixels, pixels_sha256
 
-Pixels = NDArray[np.uint8]
 Make = Callable[[Sequence[int], Sequence[int | None]], Pixels]
 """Seeds and labels -> uint8 [N, height, width, channels], without truncation."""
 
@@ -165,7 +163,7 @@ def _compare(
         rows = slice(checked, checked + ROWS)
         part = manifest.golden[rows]
         pixels = make_some(rows)
-        equal &= all(_sha256(row) == golden.pixels_sha256 for row, golden in zip(pixels, part, strict=True))
+        equal &= all(pixels_sha256(row) == golden.pixels_sha256 for row, golden in zip(pixels, part, strict=True))
         if expected is not None:
             difference = np.abs(pixels.astype(np.int16) - expected[rows])
             largest, total = max(largest, int(difference.max())), total + int(difference.sum())
@@ -229,13 +227,9 @@ def _read_array(content: bytes, name: str, shape: tuple[int | None, ...], hashes
     fits = len(pixels.shape) == len(shape) and all(a in (None, b) for a, b in zip(shape, pixels.shape, strict=True))
     if pixels.dtype != np.uint8 or not fits:
         raise InvalidBundle(f"{GOLDEN_FILE} holds {pixels.dtype} {pixels.shape}; the manifest implies uint8 {shape}")
-    if any(_sha256(row) != expected for row, expected in zip(pixels, hashes, strict=True)):
+    if any(pixels_sha256(row) != expected for row, expected in zip(pixels, hashes, strict=True)):
         raise InvalidBundle(f"{GOLDEN_FILE} does not hold the {name} whose hashes stand in the manifest")
     return pixels
-
-
-def _sha256(picture: Pixels) -> str:
-    return hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest()
 
 
 def _first_processor() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Whether a graph may be run: known operators, everything inside the file, no size that data choose.
 
 It reads the file without running it. What it takes does end, and does nothing but arithmetic; how long that takes and
-how much memory it needs is for `trial.py` to find out.
+how much memory it needs is for `compute_process.py` to find out.
 
 The reader is the `onnx` package, imported on demand: 90 ms and 11 MB that only the process of the trial pays.
 """

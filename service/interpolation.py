@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.bundle import Bundle
-from service.generator import Pixels
 from service.latents import Latents, draw, slerp
+from service.pixels import Pixels
 from service.sample import Sample
 from service.work import Work, keep
 

@@ -12,7 +12,7 @@ import anyio.to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.arrivals import Arrivals
-from service.batcher import Limits
+from service.batcher import QueueLimits
 from service.catalog import Catalog
 from service.engine import Engine, Here
 from service.errors import NotReady
@@ -52,7 +52,7 @@ class Lifecycle:
                 default=settings.default_model,
                 engine=engine,
                 max_bytes=settings.max_bundle_bytes,
-                limits=Limits(settings.queue_rows, settings.queue_pixels, settings.max_streams),
+                limits=QueueLimits(settings.queue_rows, settings.queue_pixels, settings.max_streams),
                 observe=self.metrics.observer,
             )
         except Exception as error:  # whoever waits for it raises it

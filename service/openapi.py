@@ -48,14 +48,17 @@ from service.schemas import (
 JsonObject = dict[str, Any]
 
 EXAMPLES: dict[type[GaneryError], GaneryError] = {
-    MalformedRequest: MalformedRequest("the body is not JSON: EOF while parsing a value at line 1 column 0"),
+    MalformedRequest: MalformedRequest(
+        "the body is not JSON: EOF while parsing a value at line 1 column 0; send a JSON object: its members stand in "
+        "/openapi.json"
+    ),
     Unauthorized: Unauthorized("this needs a key; send the header Authorization: Bearer KEY"),
     NotFound: NotFound("nothing is at /generates; the routes stand in /openapi.json"),
     UnknownModel: UnknownModel("unknown model 'digit'; available: digits, fashion", choices=["digits", "fashion"]),
     NotAcceptable: NotAcceptable("Accept: text/html takes nothing that this route makes; it makes image/png, ..."),
     RequestTimeout: RequestTimeout("the body has not come within 10 seconds; send it at once"),
     WrongTask: WrongTask("model 'denoiser' does 'enhance'; this route asks for 'generate'"),
-    TooLarge: TooLarge("the body is larger than 65536 bytes"),
+    TooLarge: TooLarge("the body is larger than 65536 bytes; send less"),
     UnsupportedMediaType: UnsupportedMediaType("Content-Type is text/plain; send application/json"),
     InvalidValue: InvalidValue("/seed: Input should be greater than or equal to 0; got -1", pointer="/seed"),
     Overloaded: Overloaded("1024 pictures are waiting, 2.4 seconds of work, and no more may wait", retry_after=3),
@@ -123,8 +126,8 @@ def document() -> str:
             "info": {
                 "title": "Ganery",
                 "version": __version__,
-                "description": "Pictures from generators. A picture is a function of bundle digest, seed, class and "
-                "truncation, and of nothing else.",
+                "description": "Pictures from generators. A picture is a function of bundle digest, seed, class, "
+                "truncation and input, and of nothing else.",
             },
             "paths": _guarded(_paths()),
             "components": {"schemas": _schemas(), "securitySchemes": {"key": KEY}},

@@ -41,9 +41,13 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int, secon
     try:
         payload = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise MalformedRequest(f"the body is not JSON: {error}; send an object, for example {{}}") from None
+        raise MalformedRequest(
+            f"the body is not JSON: {error}; send a JSON object: its members stand in /openapi.json"
+        ) from None
     if not isinstance(payload, dict):
-        raise InvalidValue(f"the body is {_shown(payload)}; send an object, for example {{}}", pointer="")
+        raise InvalidValue(
+            f"the body is {_shown(payload)}; send a JSON object: its members stand in /openapi.json", pointer=""
+        )
     return check(payload, schema)
 
 
@@ -99,7 +103,7 @@ async def read_body(request: Request, *, max_bytes: int, seconds: float) -> byte
     # Refused by its announcement, before a byte of it is read; the count below is what is relied on.
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
-        raise TooLarge(f"the body is larger than {max_bytes} bytes")
+        raise TooLarge(f"the body is larger than {max_bytes} bytes; send less")
     clock: Clock = request.scope["state"]["clock"]
     clock.wait_for(
         seconds, lambda: RequestTimeout(f"the body has not come within {seconds:g} seconds; send it at once")
@@ -113,7 +117,7 @@ async def read_body(request: Request, *, max_bytes: int, seconds: float) -> byte
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > max_bytes:
-            raise TooLarge(f"the body is larger than {max_bytes} bytes")
+            raise TooLarge(f"the body is larger than {max_bytes} bytes; send less")
     clock.go_on()
     return bytes(body)
 

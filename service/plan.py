@@ -9,8 +9,8 @@ from typing import TypeVar, overload
 
 from service.bundle import Bundle
 from service.errors import InvalidValue, TooLarge, json_pointer
-from service.generator import Pixels
 from service.latents import fresh_seed
+from service.pixels import Pixels
 from service.sample import Sample
 from service.work import Work
 
@@ -113,7 +113,9 @@ class Plan:
                 pointer="/classes",
             )
         if seeds.total > max_count:
-            raise TooLarge(f"{seeds.total} pictures are asked for; one request takes at most {max_count}")
+            raise TooLarge(
+                f"{seeds.total} pictures are asked for; one request takes at most {max_count}: ask for fewer"
+            )
         plan = cls(bundle, seeds, label_at, truncation)
         plan[0]  # says now what does not suit the bundle
         return plan

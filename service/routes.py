@@ -25,7 +25,7 @@ from service.batcher import Done
 from service.bundle import Bundle
 from service.errors import InvalidValue, NotFound, TooLarge
 from service.formats import FORMATS, Format, ToFile, choose
-from service.forms import Limits, read_pictures, safe_names
+from service.forms import BodyLimits, read_pictures, safe_names
 from service.interpolation import Interpolation
 from service.lifecycle import Lifecycle
 from service.manifest import Task
@@ -150,7 +150,7 @@ async def translate(request: Request) -> Response:
     refuse_encoded(request)
     body = await read_body(request, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
     began = perf_counter()
-    limits = Limits(settings.max_uploads, settings.max_upload_bytes)
+    limits = BodyLimits(settings.max_uploads, settings.max_upload_bytes)
     content_type = request.headers.get("content-type", "")
     brought = await run_sync(read_pictures, body, content_type, limits, abandon_on_cancel=True)
     del body

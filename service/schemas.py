@@ -56,7 +56,7 @@ SeedRanges = Annotated[str, Field(min_length=1, max_length=10_000), AfterValidat
 
 
 class GenerateRequest(Ask):
-    """One picture; `{}` is a random one from the default model."""
+    """One picture; a seed that is left out is drawn."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -205,7 +205,9 @@ class ModelSummary(Answer):
     name: str
     version: str
     task: Task
-    digest: str = Field(description="sha256 over all that a picture depends on besides seed, class and truncation")
+    digest: str = Field(
+        description="sha256 over all that a picture depends on besides seed, class, truncation and the input"
+    )
     seeds: int = Field(description="seeds go from 0 to this, exclusive; 0 if the model takes none")
     classes: tuple[str, ...] | None = Field(description="names in label order, or null")
     truncation: bool = Field(description="whether the model takes values below 1")
@@ -229,7 +231,7 @@ class ModelCard(ModelSummary):
         description="how the promise is kept on this replica: `exact` if the warm-up found every row the same in any "
         "company, and the batch size, `free` or fixed; the same as X-Determinism"
     )
-    runners: int = Field(description="threads that run it")
+    runners: int = Field(description="batches that are computed at a time")
     max_batch: int = Field(
         description="most pictures that are computed together; of a model that takes any size, if they are small"
     )

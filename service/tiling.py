@@ -10,9 +10,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
+from service.pixels import Pixels
 
 CORE = 256
 """Pixels, at least: side of what of an inner tile is not margin. A smaller one computes more of the picture twice, a

@@ -21,8 +21,8 @@ from service.bundle import Bundle
 from service.errors import DeadlineExceeded, GaneryError, InvalidValue, TooLarge
 from service.formats import Format, as_image
 from service.forms import Picture
-from service.generator import Pixels
 from service.latents import fresh_seed
+from service.pixels import Pixels
 from service.sample import Provenance, Translated
 from service.tasks.translate import Shown
 from service.tiling import Tiling

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -22,9 +21,9 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from service.errors import GaneryError, MalformedRequest, TooLarge, UnsupportedMediaType
 from service.outlines import Outline, outline_jpeg, outline_png, outline_webp
+from service.pixels import Pixels
 
 UploadFormat = Literal["png", "jpeg", "webp"]
-Pixels = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 WHITE: Colour = (255, 255, 255)
@@ -73,7 +72,10 @@ def read_picture(
     try:
         outline = reader.outline(content)
         if outline.width * outline.height > max_pixels:
-            raise TooLarge(f"the picture is {outline.width} x {outline.height}; at most {max_pixels} pixels are taken")
+            raise TooLarge(
+                f"the picture is {outline.width} x {outline.height}; at most {max_pixels} pixels are taken: "
+                "send a smaller one"
+            )
         if admit is not None:
             admit(outline.height, outline.width)
         picture = reader.decoder(io.BytesIO(outline.content))

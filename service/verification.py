@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from service.catalog import Catalog
 from service.errors import GaneryError
 from service.formats import FORMATS
-from service.generator import Pixels
+from service.pixels import Pixels
 from service.sample import Address, Sample
 from service.schemas import Verdict
 from service.uploads import Upload, read_picture

@@ -11,7 +11,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from service.generator import Feed, Generator, Pixels
+from service.generator import Feed, Generator
+from service.pixels import Pixels
 
 T = TypeVar("T")
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from service import latents
 from service.errors import NonFiniteOutput
 from service.manifest import Golden, Latent, Picture, SourcePicture, Task
+from service.pixels import pixels_sha256
 from training.layers import as_bytes, is_finite
-from training.samples import MAX_ROWS, pixels_sha256
+from training.samples import MAX_ROWS
 
 RunGraph = Callable[[dict[str, NDArray[Any]]], NDArray[np.uint8]]
 """Inputs by name -> pixels [N, H, W, C]; inputs that the graph does not have are passed over."""

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from training import checkpoint, samples
-from training.datasets import Data
+from training.datasets.base import Data
 from training.health import Health, non_finite
 from training.methods import AbstractMethod, Draw, Progress
 from training.recipe import Recipe, Schedule

@@ -1,6 +1,5 @@
 """Pictures for people: grids of samples and the animation made of them."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,8 +40,3 @@ def animate(sheets: Sequence[Path], path: Path) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.webp")
     frames[0].save(aside, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=60, method=4)
     aside.replace(path)
-
-
-def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
-    """Hex digest of a picture's bytes [H, W, C] in C order."""
-    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()

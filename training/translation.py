@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from service import latents
 from service.manifest import Golden, Latent, Picture, SourcePicture
+from service.pixels import pixels_sha256
 from training.architectures import Translator
 from training.datasets.base import BACKGROUND, as_floats
 from training.graph import Graph, RunGraph
 from training.layers import as_bytes, is_finite
 from training.onnx_file import MAX_SIDE
-from training.samples import pixels_sha256
 
 Show = Callable[[Sequence[Tensor], int], NDArray[np.uint8]]
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.errors import InvalidBundle
-from service.generator import MAX_BATCH, WARM_UP_ROWS, AbstractTask, Feed, Generator, Pixels, Tensors, Trial
+from service.generator import MAX_BATCH, WARM_UP_ROWS, AbstractTask, Feed, Generator, Tensors, Trial
 from service.golden import GoldenReport, check_golden_translations
 from service.latents import draw
 from service.manifest import Manifest
+from service.pixels import Pixels
 from service.tiling import tile_side
 
 SMALL = 32

@@ -1,4 +1,4 @@
-"""The README's curl examples, run as they stand against the real server and the shipped bundle.
+"""The curl examples of the README, the deployment page and the chart, run as they stand against the real server.
 
 `EXAMPLES_ADDRESS` names a server that runs already, such as one in a container.
 """
@@ -24,6 +24,9 @@ ROOT = Path(__file__).parents[2]
 ADDRESS = "http://127.0.0.1:3000"
 PATIENCE = 60  # seconds; a busy machine is no failure
 EXAMPLES = re.findall(r"```sh\n(curl .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+CHART = ROOT / "deploy" / "chart" / "templates"
+DEPLOYED = [ROOT / "README.md", ROOT / "docs" / "deployment.md", CHART / "NOTES.txt"]
+"""Each has commands that end with asking what has been deployed for a picture."""
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 
@@ -73,6 +76,23 @@ def shown_json(place: int) -> dict[str, Any]:
 
 def test_there_are_examples():
     assert len(EXAMPLES) == 6
+
+
+@pytest.mark.parametrize("page", DEPLOYED, ids=lambda page: page.name)
+def test_what_has_been_deployed_gives_a_picture(address, tmp_path, page):
+    (example,) = re.findall(r"^ *(curl .* -o picture\.png)$", page.read_text(), re.MULTILINE)
+    run(example, address, tmp_path)
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.size == (28, 28)
+
+
+def test_the_pod_of_helm_test_is_answered(address):
+    pod = (CHART / "tests" / "one-picture.yaml").read_text()
+    asked = re.search(r"\.Values\.service\.port }}(/\w+)\",\s+data=b'(.*)', headers=(\{.*\})\)", pod)
+    assert asked is not None
+    request = urllib.request.Request(address + asked[1], data=asked[2].encode(), headers=json.loads(asked[3]))
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        assert answer.headers["X-Count"] == "1"
 
 
 def test_a_picture_comes_with_the_headers_that_the_readme_shows(address, tmp_path):

@@ -70,7 +70,14 @@ def test_bundle_says_how_good_it_is_and_where_it_comes_from(directory):
 
 
 def test_all_bundles_together_stay_small():
-    assert sum(file.stat().st_size for file in MODELS.rglob("*") if file.is_file()) < 40e6
+    assert sum(file.stat().st_size for file in MODELS.rglob("*") if file.is_file()) <= 25e6
+
+
+def test_no_generator_is_shipped_twice():
+    names = {}
+    for directory in SHIPPED:
+        names.setdefault(Manifest.read(directory).sha256[GENERATOR_FILE], []).append(directory.name)
+    assert [same for same in names.values() if len(same) > 1] == []
 
 
 @pytest.mark.parametrize("directory", TRANSLATORS, ids=lambda path: path.name)

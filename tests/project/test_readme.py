@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from service.animations import ANIMATIONS
+from service.archives import ARCHIVES
 from service.formats import FORMATS
 from service.manifest import Manifest
 from service.routes import ROUTES
@@ -26,7 +28,7 @@ def test_settings(field):
     assert f"| `SERVICE_{field.upper()}` |" in README
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", sorted({*FORMATS, *ARCHIVES, *ANIMATIONS}))
 def test_formats(name):
     assert f"`{name}`" in README
 
@@ -39,6 +41,11 @@ def test_choices(name):
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_recipes(path):
     assert f"`{path.stem}`" in README
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/manifest.json")), ids=lambda path: path.parent.name)
+def test_models(path):
+    assert f"models/{path.parent.name}" in README
 
 
 @pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)

@@ -23,9 +23,10 @@ from service.app import create_app
 from service.bundle import Bundle
 from service.catalog import Catalog
 from service.errors import ModelFailure
-from service.generator import Feed, Generator, Pixels
+from service.generator import Feed, Generator
 from service.lifecycle import Lifecycle
 from service.manifest import GENERATOR_FILE, MANIFEST_FILE, SAMPLES_FILE, Manifest
+from service.pixels import Pixels
 from service.settings import Settings
 from service.tasks import task_of
 from service.telemetry import Metrics
@@ -267,12 +268,6 @@ def refusal(tmp_path: Path, plain: Path) -> Refusal:
         return reason
 
     return load
-
-
-@pytest.fixture(scope="session")
-def make_bundle_in() -> MakeBundle:
-    """`write_bundle`, for servers that several tests share."""
-    return write_bundle
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batcher import BULK_EVERY, Batcher, Limits, Observer
+from service.batcher import BULK_EVERY, Batcher, Observer, QueueLimits
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded, Stopping
 from service.work import Work, compute
 
@@ -205,7 +205,7 @@ def test_a_client_that_has_gone_is_not_computed(busy):
 
 
 def test_a_client_that_goes_gives_its_place_back_at_once(busy):
-    _, batcher, _ = busy(limits=Limits(rows=2))
+    _, batcher, _ = busy(limits=QueueLimits(rows=2))
     batcher.submit(numbers(1))
     gone = batcher.submit(numbers(2))
     with pytest.raises(Overloaded):
@@ -244,7 +244,7 @@ def test_what_came_too_late_is_not_computed(busy):
 
 def test_a_full_queue_says_when_to_come_back(busy):
     log = Log()
-    _, batcher, _ = busy(limits=Limits(rows=4), seconds_per_pixel=2.0, observer=log)
+    _, batcher, _ = busy(limits=QueueLimits(rows=4), seconds_per_pixel=2.0, observer=log)
     batcher.submit(numbers(1, 2, 3))
     with pytest.raises(Overloaded, match="3 pictures are waiting") as error:
         batcher.submit(numbers(4, 5))
@@ -254,14 +254,14 @@ def test_a_full_queue_says_when_to_come_back(busy):
 
 
 def test_pixels_are_limited_too(busy):
-    _, batcher, _ = busy(limits=Limits(pixels=100))
+    _, batcher, _ = busy(limits=QueueLimits(pixels=100))
     batcher.submit(Work(1, 60, lambda _: {}, lambda pixels: None))
     with pytest.raises(Overloaded):
         batcher.submit(Work(1, 60, lambda _: {}, lambda pixels: None))
 
 
 def test_long_answers_keep_no_short_one_out(busy):
-    _, batcher, _ = busy(max_pixels=4, limits=Limits(rows=4, pixels=4), seconds_per_pixel=1.0)
+    _, batcher, _ = busy(max_pixels=4, limits=QueueLimits(rows=4, pixels=4), seconds_per_pixel=1.0)
     for _ in range(10):
         batcher.submit(numbers(1, 2, 3, 4), priority="bulk")
     assert batcher.wait_seconds == 1  # one row runs, and what is bulk waits for what is not
@@ -288,7 +288,7 @@ def test_an_idle_runner_takes_work_whatever_the_estimate_says(make_batcher):
 
 
 def test_bulk_work_is_queued_however_full_it_is(busy):
-    _, batcher, _ = busy(limits=Limits(rows=1, bulk_streams=1))
+    _, batcher, _ = busy(limits=QueueLimits(rows=1, bulk_streams=1))
     batcher.enter_stream()
     for i in range(5):
         batcher.submit(numbers(i), priority="bulk")

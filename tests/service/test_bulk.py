@@ -8,15 +8,18 @@ import subprocess
 import sys
 import tarfile
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from service.bulk import MANIFEST_FILE, PLAN_FILE, Shards, Store, write_shards
+from service.bulk import MANIFEST_FILE, PLAN_FILE, Shards, Store, generate, write_shards
+from service.catalog import Catalog
 from service.errors import InvalidValue
 from service.plan import Plan
+from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 FILES = ["digits-000000.tar", "digits-000001.tar", "digits-000002.tar"]
@@ -148,6 +151,14 @@ def test_what_fails_leaves_nothing_in_a_bucket(shards, bucket, monkeypatch):
     with pytest.raises(TypeError):
         write(shards, bucket)
     assert [Path(path).name for path in fsspec.filesystem("s3").ls(bucket, refresh=True)] == [PLAN_FILE]
+
+
+def test_the_largest_bundle_is_the_one_of_the_settings(digits, out, monkeypatch):
+    monkeypatch.setitem(Catalog.load.__func__.__kwdefaults__, "max_bytes", 10)
+    settings = Settings(models_dir=digits.parent, provider="cpu", processes=0)
+    ask = {"model": "digits", "seed": 0, "count": 3, "classes": "all", "truncation": 1.0, "picture": "png"}
+    generate(settings, Namespace(**ask, out=str(out), shard_size=10, shard="0/1"))
+    assert (out / MANIFEST_FILE).exists()
 
 
 def command(models, *arguments):

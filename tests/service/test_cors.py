@@ -1,9 +1,14 @@
+import json
+
 import pytest
 
 from service.cors import READABLE, SENDABLE
+from service.openapi import document
 from service.settings import Settings
 
 PAGE = "https://example.org"
+ALWAYS_READABLE = {"Cache-Control"}  # without being named, among others: Fetch standard, section 2.2.2
+OF_THE_CONNECTION = {"Connection", "Vary"}  # for what stands between
 
 
 def preflight(client, origin=PAGE, method="POST", headers="authorization, content-type"):
@@ -36,6 +41,15 @@ def test_a_page_may_call(serve, plain, origins):
         assert answer.headers["access-control-expose-headers"] == ", ".join(READABLE)
         assert "Origin" in answer.headers["vary"]
         assert "access-control-allow-credentials" not in answer.headers
+
+
+def test_a_page_may_read_what_the_contract_names_and_send_what_it_takes():
+    operations = [operation for path in json.loads(document())["paths"].values() for operation in path.values()]
+    answers = [answer for operation in operations for answer in operation["responses"].values()]
+    told = {name for answer in answers for name in answer["headers"]}
+    assert told - OF_THE_CONNECTION - ALWAYS_READABLE <= set(READABLE)
+    taken = {each["name"] for operation in operations for each in operation["parameters"] if each["in"] == "header"}
+    assert taken == set(SENDABLE) - {"Authorization", "Content-Type"}
 
 
 @pytest.mark.parametrize("origin", ["https://example.com", "http://example.org", "https://example.org:444", "null"])

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import GaneryError, InvalidValue, MalformedRequest, TooLarge, UnsupportedMediaType
-from service.forms import Limits, read_pictures, safe_names
+from service.forms import BodyLimits, read_pictures, safe_names
 
-LIMITS = Limits(pictures=5, unpacked_bytes=1000)
+LIMITS = BodyLimits(pictures=5, unpacked_bytes=1000)
 FORM = "multipart/form-data; boundary=here"
 
 
@@ -79,7 +79,7 @@ def test_encoded_parts_are_decoded():
         ([part("image", b"text")], InvalidValue, "'image' is text; pictures come as files in 'image'"),
         ([part("file", b"x", "x.png")], InvalidValue, "'file' is a file"),
         ([part("image", b"", "x"), part("seed"), part("seed")], InvalidValue, "seed comes twice"),
-        ([part("image", b"", "x")] * 6, TooLarge, "more than 5 pictures"),
+        ([part("image", b"", "x")] * 6, TooLarge, "more than 5 pictures; send fewer"),
         ([part(f"f{i}") for i in range(17)], TooLarge, "more than 16 fields"),
         ([part("seed", b"1" * 1001)], TooLarge, "1000 bytes"),
         ([part("image", b"x", "x", *["X: y"] * 20)], MalformedRequest, "header count"),
@@ -157,9 +157,9 @@ def with_another_hash():
         (zipped(("1.png", b"one"))[:-30], MalformedRequest, "cannot be read"),
         (zipped(), MalformedRequest, "holds no picture"),
         (zipped(*((f"{i}.png", b"") for i in range(6))), TooLarge, "has 6 pictures; at most 5"),
-        (zipped(*((f"{i}.png", b"") for i in range(21))), TooLarge, "more than 5 pictures"),
-        (zipped(("bomb.png", bytes(2**20))), TooLarge, "unpacks to more than 1000 bytes"),
-        (zipped(("1.png", bytes(600)), ("2.png", bytes(600))), TooLarge, "unpacks to more than 1000 bytes"),
+        (zipped(*((f"{i}.png", b"") for i in range(21))), TooLarge, "more than 5 pictures; send fewer"),
+        (zipped(("bomb.png", bytes(2**20))), TooLarge, "unpacks to more than 1000 bytes; send fewer"),
+        (zipped(("1.png", bytes(600)), ("2.png", bytes(600))), TooLarge, "unpacks to more than 1000 bytes; send fewer"),
         (zipped(("1.png", b"one"), method=zipfile.ZIP_LZMA), MalformedRequest, "another method than deflate"),
         (nameless(), MalformedRequest, "cannot be read"),
         (encrypted(), MalformedRequest, "is encrypted"),

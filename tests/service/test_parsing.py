@@ -77,7 +77,7 @@ async def test_what_is_not_json_is_malformed(body):
 
 async def test_counts_bytes_whatever_was_announced():
     await parse(request(b"{}" + b" " * 98), GenerateRequest, max_bytes=100, seconds=5)
-    with pytest.raises(TooLarge, match="larger than 100 bytes"):
+    with pytest.raises(TooLarge, match="larger than 100 bytes; send less"):
         await parse(request(b"{}", b" " * 99), GenerateRequest, max_bytes=100, seconds=5)
     with pytest.raises(TooLarge):
         await parse(request(headers={**JSON, "content-length": "9" * 100}), GenerateRequest, max_bytes=100, seconds=5)
@@ -86,8 +86,8 @@ async def test_counts_bytes_whatever_was_announced():
 @pytest.mark.parametrize(
     ("body", "pointer", "message"),
     [
-        (b"[]", "", r"the body is \[\]; send an object"),
-        (b'"seed"', "", "send an object"),
+        (b"[]", "", r"the body is \[\]; send a JSON object"),
+        (b'"seed"', "", "send a JSON object"),
         (b'{"sede": 1}', "/sede", 'unknown member "sede"; known: model, seed, class, truncation, format'),
         (b'{"a/b~c": 1}', "/a~1b~0c", "unknown member"),
         (b'{"seed": -1}', "/seed", "greater than or equal to 0; got -1"),

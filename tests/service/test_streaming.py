@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from service.archives import ARCHIVES
-from service.batcher import Batcher, Limits
+from service.batcher import Batcher, QueueLimits
 from service.cpus import available_cpus
 from service.errors import Overloaded
 from service.streaming import CHUNK, Pieces, PiecesResponse, joined
@@ -43,7 +43,7 @@ def number(n):
 
 @pytest.fixture
 def batcher():
-    batcher = Batcher(partial(compute, Numbers()), runners=2, limits=Limits(bulk_streams=1))
+    batcher = Batcher(partial(compute, Numbers()), runners=2, limits=QueueLimits(bulk_streams=1))
     yield batcher
     batcher.close()
 

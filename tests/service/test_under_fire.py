@@ -60,11 +60,11 @@ def picture_of(size: int) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def slow_models(tmp_path_factory: pytest.TempPathFactory, make_bundle_in: Callable[..., Path]) -> Path:
+def slow_models(tmp_path_factory: pytest.TempPathFactory, write_bundle: Callable[..., Path]) -> Path:
     """`slow`, which is easily overloaded, and `wide`, whose pictures fill a socket's buffers."""
     directory = tmp_path_factory.mktemp("slow") / "models"
-    make_bundle_in(directory, "slow", graph=build_slow_graph(), output=picture_of(16))
-    make_bundle_in(directory, "wide", graph={"size": 128}, output=picture_of(128))
+    write_bundle(directory, "slow", graph=build_slow_graph(), output=picture_of(16))
+    write_bundle(directory, "wide", graph={"size": 128}, output=picture_of(128))
     return directory
 
 
@@ -332,10 +332,10 @@ NOWHERE = dict.fromkeys(("HOME", "TMPDIR", "BENTOML_HOME", "XDG_CACHE_HOME"), "/
 
 
 @pytest.fixture(scope="module")
-def besieged(tmp_path_factory: pytest.TempPathFactory, make_bundle_in: Callable[..., Path]) -> Iterator[Server]:
+def besieged(tmp_path_factory: pytest.TempPathFactory, write_bundle: Callable[..., Path]) -> Iterator[Server]:
     """A server that can write nothing anywhere, not even its log; its bundles may vanish. The last test stops it."""
     home = tmp_path_factory.mktemp("besieged")
-    make_bundle_in(home / "models", "wide", graph={"size": 128}, output=picture_of(128))
+    write_bundle(home / "models", "wide", graph={"size": 128}, output=picture_of(128))
     command = [SERVE[0], "-c", FULL_DISK, *SERVE[1:]]
     environment = {**NOWHERE, "PYTHONPATH": str(ROOT), "SERVICE_DRAIN_SECONDS": "3"}
     with serving(home, home / "models", command=command, **environment) as server:

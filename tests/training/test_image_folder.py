@@ -82,7 +82,9 @@ def test_transparency_shows_white_and_orientation_is_obeyed(folder):
     assert upright[:, 0].float().mean() > 250
 
 
-@pytest.mark.parametrize(("path", "complaint"), [("absent", "is not a folder"), ("cat", "has no sub-folders")])
+@pytest.mark.parametrize(
+    ("path", "complaint"), [("absent", "is not a folder; `path` in"), ("cat", "has no sub-folders")]
+)
 def test_folders_that_are_no_data_set(folder, path, complaint):
     with pytest.raises(DatasetError, match=complaint):
         all_of(folder / path).load("train")

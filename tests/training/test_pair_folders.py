@@ -60,7 +60,7 @@ def test_halves_of_one_picture_are_a_pair(tmp_path):
 def test_folders_that_hold_no_pairs(tmp_path):
     with pytest.raises(DatasetError, match="no sub-folder A and no B"):
         PairFolders(str(tmp_path), size=8).load("train")
-    with pytest.raises(DatasetError, match="is not a folder"):
+    with pytest.raises(DatasetError, match="absent is not a folder; `path` in"):
         PairFolders(str(tmp_path / "absent"), size=8).bring()
 
 
@@ -76,3 +76,5 @@ def test_an_empty_folder_is_no_domain(folder):
     (folder / "empty").mkdir()
     with pytest.raises(DatasetError, match="holds no picture"):
         TwoFolders(str(folder / "A"), str(folder / "empty"), size=8).bring()
+    with pytest.raises(DatasetError, match="absent is not a folder; `a` and `b` in"):
+        TwoFolders(str(folder / "A"), str(folder / "absent"), size=8).bring()

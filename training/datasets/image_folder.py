@@ -71,7 +71,7 @@ class ImageFolder(AbstractDataset):
     def _classes(self) -> list[str]:
         folder = Path(self.path)
         if not folder.is_dir():
-            raise DatasetError(f"{folder} is not a folder")
+            raise DatasetError(f"{folder} is not a folder; `path` in the recipe's [data] must name one")
         classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         if not classes:
             raise DatasetError(f"{folder} has no sub-folders; pictures are expected in one sub-folder per class")

@@ -76,7 +76,7 @@ class PairFolders(AbstractDataset):
         """The file, or the two, of every pair by key; what has no partner is named, counted and left out."""
         folder = Path(self.path)
         if not folder.is_dir():
-            raise DatasetError(f"{folder} is not a folder")
+            raise DatasetError(f"{folder} is not a folder; `path` in the recipe's [data] must name one")
         if self.layout == "side-by-side":
             pairs: dict[str, tuple[Path, ...]] = {key: (file,) for key, file in _by_key(folder).items()}
         else:

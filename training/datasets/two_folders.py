@@ -68,7 +68,7 @@ class TwoFolders(AbstractDataset):
 
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is not a folder")
+        raise DatasetError(f"{folder} is not a folder; `a` and `b` in the recipe's [data] must each name one")
     files = picture_files(folder)
     if not files:
         raise DatasetError(f"{folder} holds no picture; types read: {', '.join(sorted(SUFFIXES))}")

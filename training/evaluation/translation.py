@@ -13,13 +13,12 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from service import latents
 from service.manifest import Latent, Metric
+from service.pixels import Pixels
 from training import samples
 from training.datasets import Data, Domains, Pairs
 from training.evaluation.base import AbstractEvaluation, EvaluationError, Report, Subject
 from training.evaluation.perceptual import PerceptualJudge, perceptual_judge
 from training.graph import RunGraph
-
-Pixels = NDArray[np.uint8]
 
 STRIP_FILE = "strip.png"
 STRIP_ROWS = 8

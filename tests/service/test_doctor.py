@@ -1,0 +1,35 @@
+import pytest
+
+from service.catalog import Catalog
+from service.doctor import examine
+from service.settings import Settings
+
+
+@pytest.fixture
+def report(plain):
+    """What the doctor says of a directory with one good bundle, as one text."""
+
+    def examined(**settings):
+        return "\n".join(examine(Settings(models_dir=plain.parent, provider="cpu", processes=0, **settings)))
+
+    return examined
+
+
+def test_it_says_what_would_be_served_and_how_fast(report):
+    said = report()
+    assert "plain 1: generate, 8x8x3" in said
+    assert "pictures/s one by one" in said
+    assert "requests that name no model get plain (generate)" in said
+    assert "PROBLEM" not in said
+
+
+def test_it_refuses_what_the_service_would_refuse(report):
+    said = report(max_bundle_bytes=10)
+    assert "SERVICE_MAX_BUNDLE_BYTES=10" in said
+    assert "plain: REFUSED: its files are" in said
+    assert "more than the 10 of SERVICE_MAX_BUNDLE_BYTES" in said
+
+
+def test_it_takes_what_the_service_would_take(report, monkeypatch):
+    monkeypatch.setitem(Catalog.load.__func__.__kwdefaults__, "max_bytes", 10)
+    assert "REFUSED" not in report()
