@@ -88,7 +88,8 @@ def test_translator_loads_and_translates(directory):
         made = translated(bundle, picture, seed)
         assert made.std() > 5  # something is on it
         assert made.shape[:2] == picture.shape[:2]
-        assert np.abs(made.astype(int) - picture).mean() > 1  # and it is not what came
+        drawn = (picture < 250).any(-1)
+        assert np.abs(made.astype(int) - picture)[drawn].mean() > 1  # and it is not what came, white apart
 
 
 @pytest.mark.parametrize("directory", TRANSLATORS, ids=lambda path: path.name)
