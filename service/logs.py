@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 
 from pythonjsonlogger.json import RESERVED_ATTRS, JsonFormatter
 
@@ -62,6 +63,7 @@ class JsonLines(JsonFormatter):
         return time.replace("+00:00", "Z")
 
 
+@cache  # `server.py` does it before BentoML is imported, `api.py` for `bentoml serve`: a second handler would stay
 def configure_logging(format_: LogFormat, level: LogLevel) -> None:
     """Set the level of the service's loggers; with `json`, write every line of the process as JSON to stdout.
 
