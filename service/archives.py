@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
-from stream_zip import ZIP_AUTO, MemberFile, stream_zip
 
 from service.errors import TooLarge
 from service.formats import FORMATS, Format
@@ -25,6 +24,9 @@ from service.pixels import Pixels
 from service.plan import Piece, Plan
 from service.sample import Several
 from service.work import keep
+
+if TYPE_CHECKING:
+    from stream_zip import MemberFile
 
 ArchiveName = Literal["zip", "tar", "npz", "json", "sheet"]
 Packed = TypeVar("Packed")
@@ -112,7 +114,7 @@ class Npz(Archive[bytes]):
         ]
         if plan.bundle.manifest.classes:
             members.append(_array("labels", "<i8", (count,), _in_pieces(plan, plan.label_at, "<i8")))
-        return iter(stream_zip(members, extended_timestamps=False))
+        return _zip(members)
 
 
 class Json(Archive[list[str]]):
@@ -171,7 +173,7 @@ Files = Iterable[tuple[str, bytes]]
 def zip_of(files: Files) -> Iterator[bytes]:
     """A zip of files by their names, in order."""
     members = (_zip_member(name, len(content), [content]) for name, content in files)
-    return iter(stream_zip(members, extended_timestamps=False))
+    return _zip(members)
 
 
 def tar_of(files: Files) -> Iterator[bytes]:
@@ -295,12 +297,20 @@ def _header_without_key(digits: int, extension: str, size: int) -> tuple[bytes, 
     return header, int(header[CHECKSUM].rstrip(b"\0 "), 8) - digits * ord("0")
 
 
-def _zip_member(name: str, size: int, chunks: Iterable[bytes]) -> MemberFile:
+def _zip(members: "Iterable[MemberFile]") -> Iterator[bytes]:
+    from stream_zip import stream_zip  # noqa: PLC0415 - it imports ciphers: a tenth of a second of every start
+
+    return iter(stream_zip(members, extended_timestamps=False))
+
+
+def _zip_member(name: str, size: int, chunks: Iterable[bytes]) -> "MemberFile":
+    from stream_zip import ZIP_AUTO  # noqa: PLC0415
+
     # Level 0: pictures are compressed already, and arrays are wanted soon.
     return name, NEVER, 0o644, ZIP_AUTO(size, level=0), chunks
 
 
-def _array(name: str, dtype: str, shape: tuple[int, ...], chunks: Iterable[bytes]) -> MemberFile:
+def _array(name: str, dtype: str, shape: tuple[int, ...], chunks: Iterable[bytes]) -> "MemberFile":
     """A member of an npz file: an array in C order."""
     header = io.BytesIO()
     npy.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})

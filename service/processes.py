@@ -95,7 +95,12 @@ _started_early: list[_Process] = []
 
 
 def start_early() -> None:
-    """Start the first process of the next `Processes` now: its imports take as long as those of whoever calls."""
+    """Start the first process of the next `Processes` now: its imports take as long as those of whoever calls.
+
+    Those of `Settings` too, so the one that says whether there are to be processes is read without them.
+    """
+    if os.environ.get("SERVICE_PROCESSES") == "0":
+        return
     with suppress(OSError):  # whoever needs it says so
         _started_early.append(_Process())
 

@@ -122,12 +122,12 @@ def worker(*, when_loaded: bool = False) -> Any:
     gc.disable()  # until the bundles are loaded: imports leave no garbage, and a tenth of their time goes to the search
     try:
         # Imports are most of a start, BentoML's above all: processes and bundles get ready beside them.
-        from service.processes import how_many, start_early  # noqa: PLC0415
+        from service.processes import start_early  # noqa: PLC0415
+
+        start_early()
         from service.settings import Settings  # noqa: PLC0415
 
         settings = Settings.from_environment()
-        if how_many(settings.processes, settings.provider):
-            start_early()
         from service.logs import configure_logging, write_text  # noqa: PLC0415
 
         configure_logging(settings.log_format, settings.log_level)
