@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from service.bundle import Bundle
 from service.files import read_file
@@ -19,6 +20,7 @@ from service.uploads import read_picture
 from training.graph import Sampler, open_graph
 
 MODELS = Path(__file__).parents[2] / "models"
+DRAWINGS = sorted((Path(__file__).parent / "drawings").iterdir())
 SHIPPED = sorted(path for path in MODELS.iterdir() if path.is_dir())
 GENERATORS = [path for path in SHIPPED if Manifest.read(path).task == "generate"]
 TRANSLATORS = [path for path in SHIPPED if Manifest.read(path).task == "translate"]
@@ -103,6 +105,21 @@ def test_a_translation_does_not_depend_on_the_batch_it_shares(directory):
     for seed, picture, expected in zip(seeds, pictures, together, strict=True):
         made = translated(bundle, picture, seed if latent else None)
         assert np.array_equal(made, expected)
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda path: path.stem)
+def test_a_drawing_by_hand_is_coloured_within_its_lines(drawing):
+    """Not the lines that a detector found in a picture, which is what the network was trained on."""
+    drawn = read_picture(drawing.read_bytes(), max_pixels=2**24).pixels
+    made = translated(Bundle.load(MODELS / "edges-to-emoji"), drawn, seed=0).astype(int)
+    paper = Image.fromarray(drawn[:, :, 0]).point(lambda level: 255 * (level > 128))
+    ImageDraw.floodfill(paper, (0, 0), 1)  # what is around the drawing
+    around = np.asarray(paper) == 1
+    within = np.asarray(paper) == 255
+    colour = made.max(2) - made.min(2)
+    assert made[around].mean() > 235  # stays paper
+    assert colour[within].mean() > 3 * colour[around].mean()
+    assert colour[within].mean() > 30
 
 
 @pytest.mark.parametrize("directory", TRANSLATORS, ids=lambda path: path.name)
