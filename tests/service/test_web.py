@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from service.routes import WEB
+from service.endpoint import WEB
 
 PAGES = {"/": "index.html", "/docs": "docs.html"}
 

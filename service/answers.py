@@ -1,0 +1,89 @@
+"""Work through the queue, and the response that becomes of it."""
+
+from collections.abc import Mapping
+from functools import partial
+from time import perf_counter
+from typing import TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.archives import CONTAINERS, Container
+from service.batcher import Done
+from service.bundle import Bundle
+from service.endpoint import lifecycle_of
+from service.errors import InvalidValue
+from service.formats import FORMATS, Format, ToFile, choose
+from service.presence import while_connected
+from service.sample import Sample
+from service.schemas import TranslateRequest
+from service.streaming import Pieces, in_thread
+from service.translation import Translation
+from service.work import Work
+
+T = TypeVar("T")
+
+
+def as_json(answer: BaseModel) -> Response:
+    """One of the schemas as a document."""
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def made_by(bundle: Bundle) -> dict[str, str]:
+    """Headers of every answer that a bundle has made."""
+    return {"X-Model": bundle.name, "X-Determinism": bundle.measured.determinism}
+
+
+async def result_of(request: Request, bundle: Bundle, work: Work[T]) -> Done[T]:
+    """What becomes of work in the queue, while the client waits for it."""
+    future = bundle.batcher.submit(work, deadline=request.state.deadline)
+    return await while_connected(request, lifecycle_of(request).arrivals.expect(future))
+
+
+async def one_picture(
+    request: Request, bundle: Bundle, sample: Sample, format_: Format, headers: Mapping[str, str] | None = None
+) -> Response:
+    """One sample through the queue, as a file."""
+    work = bundle.work([sample], ToFile(format_, sample))
+    done = await result_of(request, bundle, work)
+    request.scope["state"]["timings"] = (("queue", done.queue), ("compute", done.compute), ("encode", done.encode))
+    return Response(
+        done.value,
+        media_type=format_.media_type,
+        headers={"X-Seed": str(sample.seed), "X-Sample-Id": sample.id, **made_by(bundle), **(headers or {})},
+    )
+
+
+async def one_translation(
+    request: Request, picture: Translation, headers: Mapping[str, str], decode: float
+) -> Response:
+    """One picture as a file: through the queue if it is one row, as bulk work if it is many tiles."""
+    began = perf_counter()
+    if not picture.is_tiled:
+        done = await result_of(request, picture.bundle, next(picture.works()))
+        content: bytes = done.value
+        phases = [("queue", done.queue), ("compute", done.compute), ("encode", done.encode)]
+    else:
+        pieces = Pieces(picture.bundle.batcher, picture.works())
+        content = await in_thread(request, pieces, partial(picture.file, pieces))
+        pieces.close()
+        phases = [("tiles", perf_counter() - began)]
+    request.scope["state"]["timings"] = (("decode", decode), *phases)
+    resized = {} if picture.origin.resized is None else {"X-Resized": picture.origin.resized}
+    return Response(content, media_type=picture.file_format.media_type, headers={**headers, **resized})
+
+
+def representation(ask: TranslateRequest, several: bool, accept: str) -> tuple[Container | None, Format]:
+    """How translations leave: the container, None for one picture as it is, and how each picture is stored."""
+    in_container = next((name for name in CONTAINERS if name == ask.format), None)
+    as_it_is = next((name for name in FORMATS if name == ask.format), None)
+    if several and as_it_is is not None:
+        raise InvalidValue(
+            f"format is {as_it_is!r}, and several pictures come in a container; picture says how each is stored",
+            pointer="/format",
+            choices=list(CONTAINERS),
+        )
+    if several or in_container is not None:
+        return choose(CONTAINERS, in_container, accept), FORMATS[ask.picture or "png"]
+    return None, choose(FORMATS, as_it_is or ask.picture, accept)

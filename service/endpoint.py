@@ -1,0 +1,53 @@
+"""Handlers and pages as routes."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from service.lifecycle import Lifecycle
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+WEB = Path(__file__).parent / "web"
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Endpoint:
+    """A handler as an ASGI application, without the error handling that Starlette puts around it; see `problems.py`."""
+
+    def __init__(self, handle: Handler) -> None:
+        self.handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self.handle(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+def get(path: str, handle: Handler) -> Route:
+    return Route(path, Endpoint(handle), methods=["GET"])
+
+
+def post(path: str, handle: Handler) -> Route:
+    return Route(path, Endpoint(handle), methods=["POST"])
+
+
+def page(name: str) -> Handler:
+    """A route for a page in `web/`."""
+
+    async def send(request: Request) -> Response:
+        return FileResponse(WEB / name, headers=PAGE_HEADERS)
+
+    return send
+
+
+def lifecycle_of(request: Request) -> Lifecycle:
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    return lifecycle
