@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from threading import Condition, Thread
 from time import monotonic
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar
 from weakref import ref
 
 from service.errors import DeadlineExceeded, Overloaded, Stopping
@@ -159,10 +159,10 @@ class Batcher:
     @property
     def wait_seconds(self) -> float:
         """How long interactive work that comes now will wait for a runner, at the speed measured."""
-        interactive, bulk = (self._queues[priority].pixels for priority in get_args(Priority))
-        # Bulk work waits behind it, but for the batches that begin with bulk.
-        batch = self.max_pixels
-        between = min(bulk, batch * math.ceil(interactive / (batch * (BULK_EVERY - 1))))
+        interactive, between = self._queues["interactive"].pixels, self._queues["bulk"].pixels
+        if between:  # bulk work waits behind it, but for the batches that begin with bulk
+            batch = self.max_pixels
+            between = min(between, batch * math.ceil(interactive / (batch * (BULK_EVERY - 1))))
         return (interactive + between + self._running) * self.seconds_per_pixel / self.runners
 
     @property
@@ -234,17 +234,20 @@ class Batcher:
     def _admit(self, job: _Job[Any]) -> None:
         # Of interactive work alone: long answers have their own limit, and must not keep short ones out.
         work, limits, queue = job.work, self._limits, self._queues["interactive"]
-        retry_after = max(1, math.ceil(self.wait_seconds))
-        if queue.rows and (queue.rows + work.rows > limits.rows or queue.pixels + work.pixels > limits.pixels):
+        if not queue.rows:
+            return  # the first is taken, however large
+        wait = self.wait_seconds
+        retry_after = max(1, math.ceil(wait))
+        if queue.rows + work.rows > limits.rows or queue.pixels + work.pixels > limits.pixels:
             self.observer.rejected("queue_full")
             raise Overloaded(
-                f"{queue.rows} pictures are waiting, {self.wait_seconds:.1f} seconds of work, and no more may wait",
+                f"{queue.rows} pictures are waiting, {wait:.1f} seconds of work, and no more may wait",
                 retry_after=retry_after,
             )
         # Its own share counts as well: a result that is ready when the deadline strikes comes too late.
-        needed = self.wait_seconds + work.pixels * self.seconds_per_pixel
+        needed = wait + work.pixels * self.seconds_per_pixel
         left = job.deadline - job.since
-        if queue.rows and needed > left:
+        if needed > left:
             self.observer.rejected("deadline")
             raise Overloaded(
                 f"the answer would take about {needed:.1f} seconds, and its deadline is in {max(left, 0):.1f}",

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import Lock, Thread
 from typing import TypeVar
@@ -112,7 +113,15 @@ class Catalog:
         named = self.bundles.get(self.default or "")
         if self.default is not None and (named is None or named.manifest.task == task):
             return self.default
-        return next((b.name for b in self.bundles.values() if b.manifest.task == task), None)
+        return self._first.get(task)
+
+    @cached_property
+    def _first(self) -> dict[Task, str]:
+        """Task -> the first bundle by name that does it."""
+        first: dict[Task, str] = {}
+        for name, bundle in self.bundles.items():
+            first.setdefault(bundle.manifest.task, name)
+        return first
 
     def named(self, name: str) -> Bundle:
         """The bundle of that name.

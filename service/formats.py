@@ -96,6 +96,8 @@ def choose(representations: Mapping[Name, Representation], asked: Name | None, a
                 pointer="/format",
             )
         return representations[asked]
+    if accept == "*/*":
+        return next(iter(representations.values()))
     best = max(representations.values(), key=lambda choice: quality(accept, choice.media_type))
     if quality(accept, best.media_type) == 0:
         choices = [choice.media_type for choice in representations.values()]

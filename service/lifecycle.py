@@ -20,6 +20,10 @@ from service.processes import Processes, how_many
 from service.settings import Settings
 from service.telemetry import Metrics
 
+GARBAGE = 10_000
+"""New objects after which cycles among them are looked for. Requests leave none, and a batch of them makes more than
+Python's 700: each look would find them all alive."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -66,6 +70,7 @@ class Lifecycle:
         # What has been loaded stays. Left to the collector, it is walked again and again while requests wait; to walk
         # it once now, for the little garbage in it, would take a sixth of a second of the start.
         gc.freeze()
+        gc.set_threshold(GARBAGE)
         gc.enable()
         self.metrics.describe(self._catalog)
         self.loaded.set()

@@ -18,7 +18,7 @@ async def while_connected(request: Request, awaitable: Awaitable[T]) -> T:
     Raises:
         ClientDisconnect: if the client left; nobody is there to read an answer.
     """
-    result = asyncio.ensure_future(awaitable)
+    result = awaitable if isinstance(awaitable, asyncio.Future) else asyncio.ensure_future(awaitable)
     left = False
     watch: asyncio.Task[None] | None = None
 

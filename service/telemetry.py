@@ -169,6 +169,8 @@ class TelemetryMiddleware:
         self.metrics = metrics
         self._log_all = access_log == "all"
         self._series: dict[tuple[str, int, str], tuple[Counter, Histogram]] = {}
+        self._in_progress = 0
+        metrics.in_progress.set_function(lambda: self._in_progress)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -190,10 +192,10 @@ class TelemetryMiddleware:
 
         start = perf_counter()
         try:
-            self.metrics.in_progress.inc()
+            self._in_progress += 1
             await self.app(scope, receive, send_with_id)
         finally:
-            self.metrics.in_progress.dec()
+            self._in_progress -= 1
             seconds = perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
             model = scope["state"].get("model", "")

@@ -1,15 +1,16 @@
 """Raw bytes against uvicorn with our protocol, around an application that only echoes. No bundles, no processes."""
 
+import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 import uvicorn
 
 from service import connection
-from service.connection import HEAD_BYTES, PIPELINED, Connection
+from service.connection import HEAD_BYTES, PIPELINED, Connection, HeadWithBody
 
 PATIENCE = 60  # seconds; a busy machine is no failure
 FLOOD = 16 * 2**20  # bytes: far more than a socket's buffers hold
@@ -243,3 +244,55 @@ def test_while_it_stops_a_request_that_is_under_way_is_answered(connect, server)
             assert answer.endswith(b"second")
             assert b"connection: close" in answer
         assert until_closed(forgotten) == b""
+
+
+class Recorder(asyncio.Transport):
+    """What is asked of a transport, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[object] = []
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        self.asked.append(data)
+
+    def writelines(self, list_of_data: Iterable[bytes]) -> None:
+        self.asked.append(list(list_of_data))
+
+    def close(self) -> None:
+        self.asked.append("closed")
+
+
+@pytest.mark.anyio
+async def test_a_head_leaves_with_the_body_that_follows_at_once():
+    recorder = Recorder()
+    transport = HeadWithBody(recorder, asyncio.get_running_loop())
+    for data in (b"head", b"body", b"more"):
+        transport.write(data)
+    await asyncio.sleep(0)
+    assert recorder.asked == [[b"head", b"body"], b"more"]
+
+
+@pytest.mark.anyio
+async def test_a_head_waits_for_no_body_that_comes_later():
+    recorder = Recorder()
+    transport = HeadWithBody(recorder, asyncio.get_running_loop())
+    transport.write(b"head")
+    await asyncio.sleep(0)
+    assert recorder.asked == [b"head"]
+    transport.write(b"body")
+    transport.close()
+    assert recorder.asked == [b"head", b"body", "closed"]
+
+
+@pytest.mark.anyio
+async def test_a_head_is_sent_before_the_connection_is_closed():
+    recorder = Recorder()
+    transport = HeadWithBody(recorder, asyncio.get_running_loop())
+    transport.write(b"head")
+    transport.close()
+    await asyncio.sleep(0)
+    assert recorder.asked == [b"head", "closed"]
