@@ -1,4 +1,5 @@
 import os
+import pickle
 import signal
 import sys
 import time
@@ -282,6 +283,15 @@ def test_a_process_is_replaced_whatever_has_become_of_the_files(running, digits)
     for process in list(engine._idle.queue):
         os.kill(process.pid, signal.SIGKILL)
     np.testing.assert_array_equal(engine.compute("digits", of_seeds(bundle, 1)).results[0].value, expected)
+
+
+def test_what_a_process_is_opened_with_does_not_change_while_it_is_pickled(plain, make_engine):
+    engine = make_engine()
+    bundle = Bundle.load(plain, engine=engine)
+    (again,) = engine._opened.values()
+    before = pickle.dumps(again)
+    assert bundle.manifest.digest  # which the manifest keeps
+    assert pickle.dumps(again) == before
 
 
 def test_a_graph_that_ends_the_process_is_refused(plain, make_engine, monkeypatch):
