@@ -171,8 +171,8 @@ class Processes:
             except ProcessEnded:
                 if another:
                     raise InvalidBundle("opening or running its graph ends the process that tries it") from None
-        # Kept: a process that dies is replaced whatever has become of the files. With a manifest of its own: what others
-        # cache in theirs would come in between while it is pickled.
+        # Kept: a process that dies is replaced whatever has become of the files. With a manifest of its own: what
+        # others cache in theirs would come in between while it is pickled.
         model = read_graph(directory, manifest, self._max_bundle_bytes)
         self._opened[manifest.name] = OpenAgain(model, manifest.model_copy(), self._provider, opened.measured)
         return opened
