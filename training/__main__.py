@@ -18,11 +18,12 @@ from service.errors import InvalidBundle, NonFiniteOutput
 from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, Training, file_sha256
 from training import loop
 from training.architectures import DISCRIMINATORS, GENERATORS, PATCH_DISCRIMINATORS, TRANSLATORS
-from training.augment import POLICIES
+from training.augment import JITTERS, POLICIES
 from training.compare import compare
 from training.compute import Compute
 from training.config import RecipeError, lookup
 from training.datasets import DATASETS, Data, DatasetError
+from training.distances import DISTANCES
 from training.evaluation import EVALUATIONS, EvaluationError, Subject, table
 from training.export import export
 from training.graph import OUTPUTS, open_graph
@@ -59,6 +60,8 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "objective": OBJECTIVES,
     "penalty": PENALTIES,
     "augmentation policy": POLICIES,
+    "jitter": JITTERS,
+    "distance": DISTANCES,
     "translator": TRANSLATORS,
     "patch discriminator": PATCH_DISCRIMINATORS,
     "tie": TIES,

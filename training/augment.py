@@ -1,6 +1,7 @@
-"""Differentiable augmentation of what the discriminator sees, for small data sets.
+"""Augmentation for small data sets: of what the discriminator sees, and of the data themselves.
 
-Reals and fakes get the same kind of change, so D cannot learn the data by heart, and G is not taught to make it.
+`Augment` changes reals and fakes alike and lets gradients pass, so D cannot learn the data by heart, and G is not
+taught to make the change. `jitter` changes items before anything sees them, an item and its target in the same way.
 
 Reference: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, arXiv:2006.10738.
 """
@@ -51,13 +52,34 @@ def colour(images: Tensor) -> Tensor:
     return mean + (images - mean) * (contrast + 0.5)
 
 
-def mirrored(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Row i of every tensor [N, ..., W] mirrored along its last axis, or of none: a toss for each row."""
-    toss = torch.rand(len(tensors[0])) < 0.5
-    return tuple(
-        torch.where(toss.to(tensor.device).view(-1, *[1] * (tensor.ndim - 1)), tensor.flip(-1), tensor)
-        for tensor in tensors
-    )
+def mirrored(*aligned: Tensor) -> tuple[Tensor, ...]:
+    """Half of the rows mirrored along their last axis."""
+    toss = torch.rand(len(aligned[0])) < 0.5
+    return tuple(torch.where(_beside(toss, items), items.flip(-1), items) for items in aligned)
+
+
+def shifted(*aligned: Tensor, share: float = 0.125) -> tuple[Tensor, ...]:
+    """Each row moved by up to `share` of the size along each axis; what enters repeats the border."""
+    for axis in range(2, aligned[0].ndim):
+        size = aligned[0].shape[axis]
+        most = int(size * share + 0.5)
+        place = torch.arange(size) + torch.randint(-most, most + 1, (len(aligned[0]), 1))
+        shape = [len(place), *[1] * (axis - 1), size, *[1] * (aligned[0].ndim - axis - 1)]
+        place = place.clamp(0, size - 1).view(shape)
+        aligned = tuple(torch.take_along_dim(items, place.to(items.device), axis) for items in aligned)
+    return aligned
+
+
+def swapped(*aligned: Tensor) -> tuple[Tensor, ...]:
+    """The channels of each row in a random order: red things become blue ones, what is white or black stays."""
+    n, channels = aligned[0].shape[:2]
+    order = torch.rand(n, channels).argsort(1)
+    return tuple(torch.take_along_dim(items, _beside(order, items), 1) for items in aligned)
+
+
+def _beside(values: Tensor, items: Tensor) -> Tensor:
+    """`values` [N, ...] with as many axes as `items`, on their device."""
+    return values.to(items.device).view(*values.shape, *[1] * (items.ndim - values.ndim))
 
 
 POLICIES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -65,6 +87,21 @@ POLICIES: dict[str, Callable[[Tensor], Tensor]] = {
     "cutout": cutout,
     "translation": translation,
 }
+
+
+JITTERS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
+    "channels": swapped,
+    "mirror": mirrored,
+    "shift": shifted,
+}
+"""Changes of batches [N, C, ...] that belong together: what happens to row i of one happens to row i of all."""
+
+
+def jitter(names: tuple[str, ...], *aligned: Tensor) -> tuple[Tensor, ...]:
+    """Batches [N, C, ...] of one shape, changed at random by each of `names` (keys of `JITTERS`) in turn."""
+    for name in names:
+        aligned = JITTERS[name](*aligned)
+    return aligned
 
 
 class Augment(Section):

@@ -35,7 +35,7 @@ TRANSLATING: dict[str, Any] = {
     "objective": {"name": "relativistic"},
     "penalties": [{"name": "r1", "weight": 0.1, "every": 2}],
     "augment": {"policies": ["translation", "cutout"]},
-    "mirror": True,
+    "jitter": ["mirror"],
 }
 PAIRED: dict[str, Any] = {
     **TRANSLATING,

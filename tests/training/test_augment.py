@@ -2,7 +2,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from training.augment import POLICIES, Augment, cutout, translation
+from training.augment import JITTERS, POLICIES, Augment, cutout, jitter, translation
 
 IMAGES = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)) + 0.5
 
@@ -44,3 +44,34 @@ def test_probability_is_the_share_of_changed_images():
 def test_an_unknown_policy_is_refused_with_the_choices():
     with pytest.raises(ValidationError, match="unknown augmentation policy 'rotation'; available: colour, cutout"):
         Augment(policies=("rotation",))
+
+
+@pytest.mark.parametrize("name", JITTERS)
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3, 100)])
+def test_a_jitter_changes_what_belongs_together_in_the_same_way(name, shape):
+    torch.manual_seed(0)
+    items = torch.rand(16, *shape)
+    changed, beside = jitter((name,), items, items + 1)
+    assert changed.shape == items.shape
+    assert torch.equal(changed + 1, beside)
+    assert not torch.equal(changed, items)
+
+
+def test_without_jitters_nothing_is_changed():
+    (unchanged,) = jitter((), IMAGES)
+    assert unchanged is IMAGES
+
+
+def test_what_is_shifted_in_repeats_the_border():
+    torch.manual_seed(0)
+    (shifted,) = jitter(("shift",), torch.arange(32.0).repeat(64, 1, 1))
+    assert shifted.diff(dim=-1).unique().tolist() == [0, 1]
+    starts = shifted[:, 0, 0]
+    assert starts.max() == 4
+    assert shifted[:, 0, -1].min() == 27
+
+
+def test_swapped_channels_are_the_same_channels():
+    torch.manual_seed(0)
+    (swapped,) = jitter(("channels",), IMAGES)
+    assert torch.equal(swapped.sort(1).values, IMAGES.sort(1).values)

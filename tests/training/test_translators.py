@@ -43,7 +43,6 @@ def test_a_translator_keeps_the_size_whatever_it_is(name, z_dim):
         x = torch.rand(2, 1, height * translator.multiple_of, width * translator.multiple_of)
         items = translator(x, z)
         assert items.shape == (2, 3, *x.shape[2:])
-        assert items.abs().max() <= 1
 
 
 @pytest.mark.parametrize("name", TRANSLATORS)
@@ -95,17 +94,6 @@ def test_a_residual_translator_has_the_same_halo(name):
         torch.nn.init.normal_(parameter, std=0.2)
     size = 4 * translator.halo // translator.multiple_of * translator.multiple_of
     assert reach(lambda x: translator(x, None), size, translator.multiple_of) <= translator.halo
-
-
-@pytest.mark.parametrize("name", PATCH_DISCRIMINATORS)
-def test_the_last_activations_are_the_logits(name):
-    patch = PATCH_DISCRIMINATORS[name]().build((3, 64, 64))
-    x = torch.rand(2, 3, 64, 64)
-    *hidden, logits = patch.activations(x)
-    assert torch.equal(logits, patch(x))
-    assert logits.shape[1] == 1
-    assert len(hidden) > 1
-    assert all(maps.shape[0] == 2 for maps in hidden)
 
 
 @pytest.mark.parametrize("field", HALVINGS)

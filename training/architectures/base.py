@@ -97,12 +97,8 @@ class PatchDiscriminator(nn.Module, ABC):
     """x -> a logit for each patch of it."""
 
     @abstractmethod
-    def activations(self, x: Tensor) -> list[Tensor]:
-        """What each layer makes of items [N, C, ...] in [-1, 1], first to last; the last are the logits [N, 1, ...]."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Unbounded logits [N, 1, ...] of items [N, C, ...] in [-1, 1]."""
-        return self.activations(x)[-1]
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Unbounded logits [N, 1, ...] of items [N, C, ...] in [-1, 1]; there is no label that it would heed."""
 
 
 class PatchDiscriminatorConfig(Component, ABC):

@@ -63,9 +63,8 @@ class Patch(PatchDiscriminator):
             for layer in [*self.layers, self.to_logits]:
                 bounded(layer)
 
-    def activations(self, x: Tensor) -> list[Tensor]:
-        made = []
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         for layer in self.layers:
             x = F.leaky_relu(layer(x), LEAK)
-            made.append(x)
-        return [*made, self.to_logits(x)]
+        logits: Tensor = self.to_logits(x)
+        return logits

@@ -19,19 +19,16 @@ from training.architectures import (
     GeneratorConfig,
     PictureShape,
 )
-from training.augment import Augment
 from training.compute import Compute
 from training.config import Section, choice
 from training.datasets import Data, Pictures
 from training.diversity import Diversity
-from training.ema import EMA, EMAConfig
+from training.ema import EMA
 from training.graph import Graph, sampling_graph
 from training.health import OVERPOWERED, Symptom
 from training.layers import as_bytes
 from training.methods.base import AbstractMethod, Draw, Progress
-from training.objectives import OBJECTIVES, AbstractObjective
-from training.optimizers import AdamConfig
-from training.penalties import PENALTIES, PenaltyConfig
+from training.methods.critic import Critic, TwoPlayerConfig
 from training.samples import MAX_ROWS
 
 PREVIEW_COLUMNS = 10
@@ -47,19 +44,13 @@ SYMPTOMS: dict[str, Symptom] = {
 }
 
 
-class AdversarialConfig(Section):
+class AdversarialConfig(TwoPlayerConfig):
     """The tables of a recipe whose method is `adversarial`."""
 
     generator: Annotated[GeneratorConfig, choice(GENERATORS, "generator architecture", key="architecture")]
     discriminator: Annotated[
         DiscriminatorConfig, choice(DISCRIMINATORS, "discriminator architecture", key="architecture")
     ]
-    objective: Annotated[AbstractObjective, choice(OBJECTIVES, "objective")]
-    penalties: tuple[PenaltyConfig, ...] = ()
-    generator_optimizer: AdamConfig = AdamConfig()
-    discriminator_optimizer: AdamConfig = AdamConfig()
-    ema: EMAConfig = EMAConfig()
-    augment: Augment | None = None
     n_critic: int = Field(default=1, ge=1)
     """Discriminator updates per generator update."""
 
@@ -84,6 +75,7 @@ class Adversarial(AbstractMethod):
         shape = PictureShape(data.pixels.shape[-1], data.pixels.shape[1], len(data.classes))
         self.generator = compute.place(config.generator.build(shape))
         self.discriminator = compute.place(config.discriminator.build(shape))
+        self.critic = Critic(self.discriminator, config, compute)
         self.ema = EMA(self.generator, config.ema)
         self._diversity = Diversity(data)
         self.networks: dict[str, nn.Module] = {
@@ -108,34 +100,16 @@ class Adversarial(AbstractMethod):
         return scalars
 
     def _train_discriminator(self, real_images: Tensor, y: Tensor, *, index: int, fraction: float) -> dict[str, Tensor]:
-        self.discriminator.requires_grad_(True)
         with torch.no_grad():
             fake_images = self._generate(y)
-        real_logits, fake_logits = self._paired_logits(real_images, fake_images, y)
-        loss = self.config.objective.discriminator_loss(real_logits, fake_logits)
-        scalars = {
-            "loss/discriminator": loss,
-            "logits/real": real_logits.mean(),
-            "logits/fake": fake_logits.mean(),
-            "logits/real_above_fake": (real_logits > fake_logits).float().mean(),
-        }
-        for penalty in self.config.penalties:
-            if index % penalty.every == 0:
-                value = PENALTIES[penalty.name](self._logits, real_images, fake_images, self._labels(y))
-                loss = loss + value * penalty.weight.at(fraction) * penalty.every
-                scalars[f"penalty/{penalty.name}"] = value
+        loss, scalars = self.critic.discriminator_loss(
+            real_images, fake_images, self._labels(y), step=index, fraction=fraction
+        )
         self._update("discriminator", loss)
         return {name: value.detach() for name, value in scalars.items()}
 
     def _train_generator(self, real_images: Tensor, y: Tensor) -> dict[str, Tensor]:
-        self.discriminator.requires_grad_(False)
-        fake_images = self._generate(y)
-        fake_logits = self._logits(fake_images, self._labels(y))
-        real_logits = None
-        if self.config.objective.generator_needs_real_logits:
-            with torch.no_grad():
-                real_logits = self._logits(real_images, self._labels(y))
-        loss = self.config.objective.generator_loss(real_logits, fake_logits)
+        loss = self.critic.generator_loss(real_images, self._generate(y), self._labels(y))
         self._update("generator", loss)
         return {"loss/generator": loss.detach()}
 
@@ -146,19 +120,6 @@ class Adversarial(AbstractMethod):
 
     def _labels(self, y: Tensor) -> Tensor | None:
         return y if self.data.classes else None
-
-    def _logits(self, images: Tensor, y: Tensor | None) -> Tensor:
-        """Logits of images as the discriminator sees them: augmented."""
-        if self.config.augment is not None:
-            images = self.config.augment(images)
-        with self.compute.autocast():
-            return self.discriminator(images, y).float()
-
-    def _paired_logits(self, real_images: Tensor, fake_images: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(real, fake) logits in one pass, which is faster than two and updates a spectral norm once."""
-        labels = None if not self.data.classes else torch.cat([y, y])
-        real_logits, fake_logits = self._logits(torch.cat([real_images, fake_images]), labels).chunk(2)
-        return real_logits, fake_logits
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int], labels: Sequence[int]) -> Tensor:

@@ -1,62 +1,86 @@
-"""A patch discriminator with all that it is trained by: what the methods that translate share."""
+"""The discriminator with all that it is trained by, and the tables of a recipe that adversarial methods share."""
 
 from typing import Annotated
 
 import torch
-from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
+from pydantic import Field, field_validator
+from torch import Tensor, nn
 
 from training.architectures import (
     PATCH_DISCRIMINATORS,
     TRANSLATORS,
-    PatchDiscriminator,
     PatchDiscriminatorConfig,
     TranslatorConfig,
 )
-from training.augment import Augment
+from training.augment import JITTERS, Augment
 from training.compute import Compute
-from training.config import Section, choice
+from training.config import Section, choice, lookup
 from training.ema import EMAConfig
-from training.methods.base import Progress
 from training.objectives import OBJECTIVES, AbstractObjective
 from training.optimizers import AdamConfig
 from training.penalties import PENALTIES, PenaltyConfig
 
 
-class TranslationConfig(Section):
-    """The tables and keys that every method which translates has."""
+class TwoPlayerConfig(Section):
+    """The tables of every method in which a generator plays against a discriminator."""
 
-    generator: Annotated[TranslatorConfig, choice(TRANSLATORS, "generator architecture", key="architecture")]
-    discriminator: Annotated[
-        PatchDiscriminatorConfig, choice(PATCH_DISCRIMINATORS, "patch discriminator", key="architecture")
-    ]
     objective: Annotated[AbstractObjective, choice(OBJECTIVES, "objective")]
-    adversarial_weight: float = Field(default=1.0, ge=0)
-    """Of the objective in the generator's loss."""
     penalties: tuple[PenaltyConfig, ...] = ()
     generator_optimizer: AdamConfig = AdamConfig()
     discriminator_optimizer: AdamConfig = AdamConfig()
     ema: EMAConfig = EMAConfig()
     augment: Augment | None = None
     """Of what D sees."""
-    mirror: bool = False
-    """Show half of the items mirrored, left to right."""
+
+
+class TranslationConfig(TwoPlayerConfig):
+    """The tables and keys that every method which translates has."""
+
+    generator: Annotated[TranslatorConfig, choice(TRANSLATORS, "generator architecture", key="architecture")]
+    discriminator: Annotated[
+        PatchDiscriminatorConfig, choice(PATCH_DISCRIMINATORS, "patch discriminator", key="architecture")
+    ]
+    adversarial_weight: float = Field(default=1.0, ge=0)
+    """Of the objective in the generator's loss."""
+    jitter: tuple[str, ...] = ()
+    """How items are changed at random before anything sees them, a source and its target alike."""
+
+    @field_validator("jitter")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            lookup(JITTERS, name, "jitter")
+        return names
 
 
 class Critic:
-    """Losses of one patch discriminator and of the generator that it judges."""
+    """Losses of one discriminator and of the generator that it judges.
 
-    def __init__(self, discriminator: PatchDiscriminator, config: TranslationConfig, compute: Compute) -> None:
+    A discriminator takes items [N, C, ...] and labels y [N], None if they have none, and gives logits [N, ...]: one for
+    each item, or for each patch of it.
+    """
+
+    def __init__(self, discriminator: nn.Module, config: TwoPlayerConfig, compute: Compute) -> None:
         self.discriminator = discriminator
         self.config = config
         self.compute = compute
 
-    def discriminator_loss(self, real: Tensor, fake: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of D on items [N, C, ...], penalties included, and scalars to report."""
+    def discriminator_loss(
+        self, real: Tensor, fake: Tensor, y: Tensor | None = None, *, step: int, fraction: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of D, penalties included, and scalars to report.
+
+        Args:
+            real: items [N, C, ...] in [-1, 1].
+            fake: items of the same shape and labels.
+            y: their labels [N], if they have any.
+            step: of D; some penalties come every few.
+            fraction: of the training, in [0, 1], which weights may follow.
+        """
         self.discriminator.requires_grad_(True)
         # In one pass, which is faster than two and updates a spectral norm once.
-        real_logits, fake_logits = self._logits(torch.cat([real, fake])).chunk(2)
+        logits = self._logits(torch.cat([real, fake]), None if y is None else torch.cat([y, y]))
+        real_logits, fake_logits = logits.chunk(2)
         loss = self.config.objective.discriminator_loss(real_logits, fake_logits)
         scalars = {
             "loss/discriminator": loss,
@@ -65,49 +89,31 @@ class Critic:
             "logits/real_above_fake": (real_logits > fake_logits).float().mean(),
         }
         for penalty in self.config.penalties:
-            if progress.step % penalty.every == 0:
-                value = PENALTIES[penalty.name](self._mean_logits, real, fake, None)
-                loss = loss + value * penalty.weight.at(progress.fraction) * penalty.every
+            if step % penalty.every == 0:
+                value = PENALTIES[penalty.name](self._mean_logits, real, fake, y)
+                loss = loss + value * penalty.weight.at(fraction) * penalty.every
                 scalars[f"penalty/{penalty.name}"] = value
         return loss, scalars
 
-    def feature_distance(self, real: Tensor, fake: Tensor) -> Tensor:
-        """How unlike D's hidden layers find items i of two batches; its gradient reaches `fake` alone.
-
-        Mean over the layers of mean|D_l(real) - D_l(fake)| / mean|D_l(real)|: in units of the layer's own activations,
-        so that a D whose activations grow does not raise the weight. D sees the items as they are, not augmented:
-        chance would change the two differently.
-
-        Reference: Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs", 2018,
-        arXiv:1711.11585, eq. 4, which has no such units.
-        """
-        self.discriminator.requires_grad_(False)
-        with torch.no_grad(), self.compute.autocast():
-            wanted = self.discriminator.activations(real)[:-1]
-        with self.compute.autocast():
-            made = self.discriminator.activations(fake)[:-1]
-        distances = [
-            F.l1_loss(ours.float(), theirs.float()) / theirs.float().abs().mean().clamp(min=1e-6)
-            for ours, theirs in zip(made, wanted, strict=True)
-        ]
-        return torch.stack(distances).mean()
-
-    def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+    def generator_loss(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
         """The loss of G, whose gradient reaches `fake` and not D."""
         self.discriminator.requires_grad_(False)
+        fake_logits = self._logits(fake, y)
         real_logits = None
         if self.config.objective.generator_needs_real_logits:
             with torch.no_grad():
-                real_logits = self._logits(real)
-        return self.config.objective.generator_loss(real_logits, self._logits(fake))
+                real_logits = self._logits(real, y)
+        return self.config.objective.generator_loss(real_logits, fake_logits)
 
-    def _logits(self, items: Tensor) -> Tensor:
-        """Logits of each patch, as D sees it: augmented."""
+    def _logits(self, items: Tensor, y: Tensor | None) -> Tensor:
+        """Logits as D sees items: augmented."""
         if self.config.augment is not None:
             items = self.config.augment(items)
         with self.compute.autocast():
-            return self.discriminator(items).float()
+            logits: Tensor = self.discriminator(items, y)
+        return logits.float()
 
-    def _mean_logits(self, items: Tensor, _: Tensor | None) -> Tensor:
+    def _mean_logits(self, items: Tensor, y: Tensor | None) -> Tensor:
         """[N], so that a penalty's weight does not depend on how many patches there are."""
-        return self._logits(items).flatten(1).mean(1)
+        logits = self._logits(items, y)
+        return logits.view(len(logits), -1).mean(1)

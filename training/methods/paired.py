@@ -1,4 +1,4 @@
-"""source[, z] -> target from pairs: a distance to the target, and a discriminator that sees both."""
+"""source[, z] -> target from pairs: distances to the target, and a discriminator that sees both."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -6,15 +6,15 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from service import latents
-from training.augment import Augment, mirrored
+from training.augment import Augment, jitter
 from training.compute import Compute
-from training.config import Section
+from training.config import RecipeError, Section
 from training.datasets import Data, Pairs
+from training.distances import DISTANCES, DistanceConfig
 from training.ema import EMA
 from training.graph import Graph
 from training.health import OVERPOWERED, Symptom
@@ -32,20 +32,18 @@ SYMPTOMS: dict[str, Symptom] = {
         scalar="samples/diversity",
         is_ill=lambda ratio: ratio < 0.02,
         advice="two seeds differ {value:.3f} times as much as outputs differ from their targets. Try: a smaller "
-        "reconstruction_weight; or z_dim = 0, if one answer is all there is.",
+        "weight of the reconstruction; or z_dim = 0, if one answer is all there is.",
     ),
 }
 
 
 class PairedConfig(TranslationConfig):
-    """The tables and keys of a recipe whose method is `paired`. With `adversarial_weight = 0` it trains by the distance
+    """The tables and keys of a recipe whose method is `paired`. With `adversarial_weight = 0` it trains by distances
     alone, and then there is no discriminator.
     """
 
-    reconstruction_weight: float = Field(default=100.0, ge=0)
-    """Of the mean absolute difference between output and target, which both lie in [-1, 1]."""
-    feature_weight: float = Field(default=0.0, ge=0)
-    """Of the distance between what D's layers make of output and of target; needs a D, so `adversarial_weight` too."""
+    reconstruction: tuple[DistanceConfig, ...] = Field(default=(DistanceConfig(name="l1", weight=100),), min_length=1)
+    """Distances of output and target."""
 
     @field_validator("augment")
     @classmethod
@@ -54,18 +52,9 @@ class PairedConfig(TranslationConfig):
             raise ValueError("colour would mix the channels of source and target; possible here: cutout, translation")
         return augment
 
-    @model_validator(mode="after")
-    def _has_features_to_match(self) -> "PairedConfig":
-        if self.feature_weight and not self.adversarial_weight:
-            raise ValueError(
-                f"feature_weight is {self.feature_weight:g} and adversarial_weight 0, so there is no discriminator "
-                "whose features could be compared; make feature_weight 0, or adversarial_weight more"
-            )
-        return self
-
 
 class Paired(AbstractMethod):
-    """G is drawn to the target by L1, and past its blur by a D that judges patches of (source, output).
+    """G is drawn to the target by distances, and past their blur by a D that judges patches of (source, output).
 
     Reference: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", 2016,
     arXiv:1611.07004, eq. 4.
@@ -81,6 +70,10 @@ class Paired(AbstractMethod):
         self.compute = compute
         self.medium = medium_of(data.sources)
         source, target = tuple(data.sources.shape[1:]), tuple(data.targets.shape[1:])
+        if "channels" in config.jitter and source[0] != target[0]:
+            raise RecipeError(
+                f"jitter is to swap channels, and the source has {source[0]} and the target {target[0]}; leave it out"
+            )
         self.generator = compute.place(config.generator.build(source, target))
         self.ema = EMA(self.generator, config.ema)
         self.networks: dict[str, nn.Module] = {"generator": self.generator, "generator_ema": self.ema.average}
@@ -95,26 +88,25 @@ class Paired(AbstractMethod):
         self.sources, self.targets = shown.batch(some(torch.arange(len(shown)), EXAMPLES))
 
     def step(self, draw: Draw, progress: Progress) -> dict[str, Tensor]:
-        source, target = draw()
-        if self.config.mirror:
-            source, target = mirrored(source, target)
+        source, target = jitter(self.config.jitter, *draw())
         output = self._generate(source)
         # D judges a pair: the same output is wrong for another source.
         real, fake = torch.cat([source, target], 1), torch.cat([source, output], 1)
         scalars: dict[str, Tensor] = {}
         if self.critic is not None:
             self.config.discriminator_optimizer.anneal(self.optimizers["discriminator"], progress.fraction)
-            loss, scalars = self.critic.discriminator_loss(real, fake.detach(), progress)
+            loss, scalars = self.critic.discriminator_loss(
+                real, fake.detach(), step=progress.step, fraction=progress.fraction
+            )
             self._update("discriminator", loss)
         self.config.generator_optimizer.anneal(self.optimizers["generator"], progress.fraction)
-        scalars["loss/reconstruction"] = F.l1_loss(output, target)
-        loss = self.config.reconstruction_weight * scalars["loss/reconstruction"]
+        loss = torch.zeros((), device=output.device)
+        for distance in self.config.reconstruction:
+            value = scalars[f"loss/{distance.name}"] = DISTANCES[distance.name](output, target)
+            loss = loss + distance.weight * value
         if self.critic is not None:
             scalars["loss/generator"] = self.critic.generator_loss(real, fake)
             loss = loss + self.config.adversarial_weight * scalars["loss/generator"]
-            if self.config.feature_weight:
-                scalars["loss/features"] = self.critic.feature_distance(real, fake)
-                loss = loss + self.config.feature_weight * scalars["loss/features"]
         self._update("generator", loss)
         self.ema.update(self.generator, nimg=progress.nimg, batch_size=progress.batch_size)
         return {name: value.detach() for name, value in scalars.items()}

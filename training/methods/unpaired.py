@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from training.architectures import Translator
-from training.augment import mirrored
+from training.augment import jitter
 from training.compute import Compute
 from training.config import RecipeError, Section, choice
 from training.datasets import Data, Domains
@@ -100,9 +100,7 @@ class Unpaired(AbstractMethod):
         }
 
     def step(self, draw: Draw, progress: Progress) -> dict[str, Tensor]:
-        a, b = draw()
-        if self.config.mirror:
-            (a,), (b,) = mirrored(a), mirrored(b)
+        (a,), (b,) = (jitter(self.config.jitter, items) for items in draw())
         outputs: dict[Direction, Tensor] = {"ab": self._generate("ab", a), "ba": self._generate("ba", b)}
         targets: dict[Direction, Tensor] = {"ab": b, "ba": a}
         scalars: dict[str, Tensor] = {}
@@ -110,7 +108,9 @@ class Unpaired(AbstractMethod):
             name = f"discriminator_{way}"
             self.config.discriminator_optimizer.anneal(self.optimizers[name], progress.fraction)
             fake = self.pools[way].exchange(outputs[way].detach())
-            loss, seen = self.critics[way].discriminator_loss(targets[way], fake, progress)
+            loss, seen = self.critics[way].discriminator_loss(
+                targets[way], fake, step=progress.step, fraction=progress.fraction
+            )
             self._update(name, loss)
             scalars = {key: value + scalars.get(key, 0) for key, value in seen.items()}
         scalars = {key: value / len(DIRECTIONS) for key, value in scalars.items()}

@@ -1,0 +1,53 @@
+"""How unlike outputs and targets are: functions of two batches [N, C, ...] in [-1, 1] -> scalar, 0 if they are equal.
+
+A distance knows nothing of its weight; a recipe's `[[reconstruction]]` says so.
+"""
+
+from collections.abc import Callable
+
+from pydantic import Field, field_validator
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from training.config import RecipeError, Section, lookup
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+def l1(output: Tensor, target: Tensor) -> Tensor:
+    """mean |output - target|, of items of any kind."""
+    return F.l1_loss(output, target)
+
+
+def structure(output: Tensor, target: Tensor) -> Tensor:
+    """1 - SSIM, of pictures: edges and contrasts within 11 pixels, which L1 trades for a smooth mean.
+
+    References: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, eq. 13;
+    as a loss beside L1: Zhao et al., "Loss Functions for Image Restoration with Neural Networks", 2017,
+    arXiv:1511.08861, section 3.
+    """
+    if output.ndim != 4:
+        raise RecipeError(f"structure compares pictures [N, C, H, W], not {list(output.shape)}; use l1")
+    similarity = structural_similarity_index_measure(output, target, data_range=2.0)
+    assert isinstance(similarity, Tensor)
+    return 1 - similarity
+
+
+DISTANCES: dict[str, Distance] = {
+    "l1": l1,
+    "structure": structure,
+}
+
+
+class DistanceConfig(Section):
+    """An entry of `[[reconstruction]]`."""
+
+    name: str
+    weight: float = Field(gt=0)
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        lookup(DISTANCES, name, "distance")
+        return name
