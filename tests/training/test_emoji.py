@@ -99,6 +99,8 @@ def test_no_base_is_shown_in_both_domains_and_held_out_partners_are_true(archive
     train, test = data.load("train"), data.load("test")
     assert {base_code(key) for key in train.a_keys}.isdisjoint(base_code(key) for key in train.b_keys)
     assert test.a_keys == test.b_keys
+    assert str(train) == f"two domains of {len(train.a)} and {len(train.b)} items, no pairs among them"
+    assert str(test) == f"two domains of {len(test.a)} and {len(test.a)} items, {len(test.a)} pairs among them"
     assert {base_code(key) for key in test.a_keys}.isdisjoint(base_code(key) for key in train.a_keys + train.b_keys)
     assert not any(is_flag(key) or has_skin_tone(key) for key in train.a_keys)
     swapped = EmojiDomains(a="noto", b="twemoji", held_out=0.3).load("train")
@@ -124,6 +126,14 @@ def test_a_picture_that_cannot_be_decoded_is_named_counted_and_left_out(archives
 def test_what_is_not_there_says_what_brings_it():
     with pytest.raises(DatasetError, match="python -m training data fluent"):
         Fluent().load("train")
+    with pytest.raises(DatasetError, match="python -m training data emoji-domains$"):
+        EmojiDomains(a="noto", b="twemoji").load("train")
+
+
+def test_a_style_that_the_name_alone_does_not_bring_is_brought_by_its_recipe():
+    for data in (Emoji(style="twemoji"), EmojiDomains(a="fluent-3d"), Edges(pictures=Emoji(style="fluent-3d"))):
+        with pytest.raises(DatasetError, match=r"python -m training data RECIPE\.toml, with the recipe"):
+            data.load("train")
 
 
 def test_an_archive_with_another_content_is_not_kept(archives):

@@ -88,7 +88,8 @@ class Pictures(Data):
         return len(self.pixels)
 
     def __str__(self) -> str:
-        return f"{len(self)} pictures of the classes {', '.join(self.classes) or 'none'}"
+        classes = f"of the classes {', '.join(self.classes)}" if self.classes else "without classes"
+        return f"{len(self)} pictures {classes}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -157,7 +158,8 @@ class Domains(Data):
         return len(self.a) + len(self.b)
 
     def __str__(self) -> str:
-        return f"{len(self.a)} and {len(self.b)} items without partners"
+        pairs = len(set(self.a_keys) & set(self.b_keys))
+        return f"two domains of {len(self.a)} and {len(self.b)} items, {pairs or 'no'} pairs among them"
 
     @cached_property
     def fingerprint(self) -> str:

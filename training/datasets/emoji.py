@@ -186,15 +186,21 @@ def bring_styles(names: list[str], source: Path | None) -> Path:
     return [bring_package(STYLES[name].package, source) for name in names][-1].parent
 
 
-def open_style(name: str, command: str) -> Drawings:
+def open_style(name: str, command: str | None) -> Drawings:
     """A style's encoded pictures by plain code.
 
+    Args:
+        command: the name of the data set, if it brings this style when no recipe says otherwise.
+
     Raises:
-        DatasetError: if they are not on this machine; the message names the `command` that brings them.
+        DatasetError: if they are not on this machine; the message says what brings them.
     """
     style = STYLES[name]
     if not style.package.path.is_file():
-        raise DatasetError(f"{style.title} is not on this machine; run: python -m training data {command}")
+        raise DatasetError(
+            f"{style.title} is not on this machine; run: python -m training data {command or 'RECIPE.toml'}"
+            + ("" if command else ", with the recipe that asks for it")
+        )
     with tarfile.open(style.package.path) as archive:
         return style.unpack(archive)
 
@@ -228,7 +234,7 @@ class Emoji(AbstractDataset):
         return bring_styles([self.style], source)
 
     def load(self, split: Split) -> Pictures:
-        drawings = open_style(self.style, "emoji")
+        drawings = open_style(self.style, "emoji" if self.style == Emoji.style else None)
         codes = [
             code
             for code in sorted(drawings)

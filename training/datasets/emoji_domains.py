@@ -44,7 +44,8 @@ class EmojiDomains(AbstractDataset):
         return bring_styles([self.a, self.b], source)
 
     def load(self, split: Split) -> Domains:
-        drawings = {name: open_style(name, "emoji-domains") for name in (self.a, self.b)}
+        usual = {self.a, self.b} == {EmojiDomains.a, EmojiDomains.b}
+        drawings = {name: open_style(name, "emoji-domains" if usual else None) for name in (self.a, self.b)}
         shared = [
             code
             for code in sorted(drawings[self.a].keys() & drawings[self.b].keys())
