@@ -1,9 +1,10 @@
 """Building blocks of strict recipes: sections that refuse unknown keys, and choices out of a registry."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from inspect import signature
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetPydanticSchema, TypeAdapter
+from pydantic import BaseModel, ConfigDict, GetPydanticSchema, TypeAdapter, model_validator
 from pydantic_core import core_schema
 
 T = TypeVar("T")
@@ -18,11 +19,28 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _know_every_key(cls, table: Any) -> Any:
+        if isinstance(table, Mapping):
+            expect_keys(table, cls.model_fields)
+        return table
+
 
 class Component:
     """Base of what a recipe can choose by name: a frozen dataclass whose fields are the table's other keys."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+def expect_keys(table: Iterable[str], allowed: Iterable[str]) -> None:
+    """Check the keys of a table.
+
+    Raises:
+        RecipeError: if one is unknown; the message lists the allowed ones.
+    """
+    if unknown := sorted(set(table) - set(allowed)):
+        raise RecipeError(f"unknown {', '.join(unknown)}; allowed here: {', '.join(sorted(allowed))}")
 
 
 def lookup(registry: Mapping[str, T], name: str, kind: str) -> T:
@@ -49,7 +67,9 @@ def choice(registry: Mapping[str, type[Component]], kind: str, key: str = "name"
         if not isinstance(table, Mapping) or not isinstance(table.get(key), str):
             raise RecipeError(f"needs a `{key}`; available: {', '.join(sorted(registry))}")
         options = {name: value for name, value in table.items() if name != key}
-        return TypeAdapter(lookup(registry, table[key], kind)).validate_python(options)
+        component = lookup(registry, table[key], kind)
+        expect_keys(table, [key, *signature(component).parameters])
+        return TypeAdapter(component).validate_python(options)
 
     def serialise(component: Any) -> dict[str, Any]:
         name = next(name for name, entry in registry.items() if type(component) is entry)

@@ -11,7 +11,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from service.manifest import MAX_LIMITATIONS, Limitation
 from training.compute import Compute
-from training.config import RecipeError, Section, choice, lookup
+from training.config import RecipeError, Section, choice, expect_keys, lookup
 from training.datasets import DATASETS, AbstractDataset
 from training.methods import METHODS
 
@@ -50,15 +50,14 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _hand_over_the_methods_tables(cls, tables: Any) -> Any:
-        if not isinstance(tables, dict) or "components" in tables or "method" not in tables:
+        if not isinstance(tables, dict) or "components" in tables:
             return tables
+        if "method" not in tables:
+            raise RecipeError(f"needs a `method`; available: {', '.join(sorted(METHODS))}")
         own = {key: value for key, value in tables.items() if key in cls.model_fields}
         rest = {key: value for key, value in tables.items() if key not in cls.model_fields}
         config = lookup(METHODS, str(tables["method"]), "method").Config
-        unknown = sorted(rest.keys() - config.model_fields.keys())
-        if unknown:
-            allowed = sorted((cls.model_fields.keys() | config.model_fields.keys()) - {"components"})
-            raise RecipeError(f"unknown {', '.join(unknown)}; allowed here: {', '.join(allowed)}")
+        expect_keys(tables, (cls.model_fields.keys() | config.model_fields.keys()) - {"components"})
         return {**own, "components": config.model_validate(rest)}
 
     def resolved(self) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def parse_recipe(tables: dict[str, Any], origin: str) -> Recipe:
         return Recipe.model_validate(tables)
     except ValidationError as error:
         faults = "\n".join(
-            f"  {'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}"
+            f"  {'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_url=False)
         )
         raise RecipeError(f"{origin} cannot be trained:\n{faults}") from error
@@ -132,5 +131,5 @@ def read_recipe(path: Path, changes: Mapping[str, Any] = MappingProxyType({})) -
         )
     except OSError as error:
         raise RecipeError(f"cannot read {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error

@@ -38,7 +38,7 @@ def test_writing_it_down_gives_every_default_and_reads_back():
     [
         ({"name": "square"}, "unknown shape 'square'; available: circle"),
         ({"radius": 1}, "needs a `name`; available: circle"),
-        ({"name": "circle", "radios": 1}, "radios"),
+        ({"name": "circle", "radios": 1}, "unknown radios; allowed here: name, radius"),
         ({"name": "circle", "radius": "wide"}, "valid number"),
         ("circle", "needs a `name`"),
     ],

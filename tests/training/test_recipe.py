@@ -69,7 +69,8 @@ def test_a_key_can_be_given_another_value(recipe, tmp_path, key, value, where):
 @pytest.mark.parametrize(
     ("key", "complaint"),
     [
-        ("schedule.batch", "schedule.batch"),
+        ("schedule.batch", "schedule: unknown batch; allowed here: batch_size, preview_kimg, .*total_kimg$"),
+        ("data.sizes", "data: unknown sizes; allowed here: .*name"),
         ("seed.of", "seed is 3 and no table"),
         ("penalties.5.weight", "a list of 2 tables"),
         ("penalties.weight", "say penalties.0.KEY"),
@@ -87,6 +88,15 @@ def test_files_that_are_no_recipes(tmp_path):
     (tmp_path / "broken.toml").write_text("a = [")
     with pytest.raises(RecipeError, match="is not TOML"):
         read_recipe(tmp_path / "broken.toml")
+    (tmp_path / "picture.toml").write_bytes(b"\xff\xd8")
+    with pytest.raises(RecipeError, match="is not TOML"):
+        read_recipe(tmp_path / "picture.toml")
+
+
+def test_a_recipe_without_a_method_is_told_which_there_are(tables):
+    del tables["method"]
+    with pytest.raises(RecipeError, match="needs a `method`; available: adversarial, paired, unpaired"):
+        parse_recipe(tables, "the recipe")
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
