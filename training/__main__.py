@@ -130,9 +130,14 @@ def train(arguments: argparse.Namespace) -> None:
             speed = loop.images_per_second(recipe, data, build(recipe, data))
             recipe = recipe.lasting(speed * arguments.hours * 3.6 * loop.RESERVE)
             logger.info("%.0f images/s: %.0f kimg fit into %g h", speed, recipe.schedule.total_kimg, arguments.hours)
+        method = build(recipe, data)  # before anything is written: what cannot be built is no run yet
         run.create(recipe)
-        loop.train(recipe, data, build(recipe, data), run)
-    logger.info("done: python -m training export %s --to models/%s", run.path, recipe.name)
+        loop.train(recipe, data, method, run)
+    for direction in method.directions or (None,):
+        way = "" if direction is None else f" --direction {direction}"
+        logger.info("done: python -m training evaluate %s%s", run.path, way)
+        ending = "" if direction is None else f"-{direction}"
+        logger.info("then: python -m training export %s --to models/%s%s%s", run.path, recipe.name, ending, way)
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -303,9 +308,12 @@ def _change(text: str) -> tuple[str, Any]:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of hours")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of hours")
     return value
 
 

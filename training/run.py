@@ -46,9 +46,12 @@ class Run:
         """Hold the directory against a second process.
 
         Raises:
-            RunError: if another process trains in it.
+            RunError: if another process trains in it, or it cannot be made.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the directory {self.path}: {error.strerror}; choose another --run") from error
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
@@ -88,7 +91,12 @@ class Run:
         Raises:
             RunError: if anything else differs, naming it.
         """
-        ours, theirs = (flat(r.resolved()) for r in (self.recipe(), recipe))
+        begun_with = self.recipe()
+        if begun_with.name != recipe.name:
+            raise RunError(
+                f"{self.path} is a run of the recipe {begun_with.name!r}, not of {recipe.name!r}; choose another --run"
+            )
+        ours, theirs = (flat(r.resolved()) for r in (begun_with, recipe))
         differing = sorted(
             key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key) and key not in MAY_DIFFER
         )

@@ -84,9 +84,33 @@ def test_mistakes_end_with_a_sentence_and_a_code(command, complaint, caplog):
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "nan", "soon"])
-def test_hours_that_are_none_are_refused(recipe_file, hours):
+def test_hours_that_are_none_are_refused(recipe_file, hours, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["train", str(recipe_file), "--hours", hours])
+    assert f"'{hours}' is not a positive number of hours" in capsys.readouterr().err
+
+
+def test_networks_that_cannot_be_built_leave_no_run_behind(recipe_file, tmp_path, caplog):
+    command = ["train", str(recipe_file), "--run", str(tmp_path / "run")]
+    assert main([*command, "--set", "data.size=9"]) == EXIT_FAILED
+    assert "9" in caplog.text
+    assert not Run(tmp_path / "run").exists()
+    assert main(command) == 0
+
+
+def test_a_run_that_cannot_be_where_it_is_asked_for(recipe_file, tmp_path, caplog):
+    assert main(["train", str(recipe_file), "--run", str(recipe_file)]) == EXIT_FAILED
+    assert "cannot make the directory" in caplog.text
+
+
+def test_a_run_of_another_recipe_is_left_alone(recipe_file, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run = str(tmp_path / "run")
+    assert main(["train", str(recipe_file), "--run", run]) == 0
+    assert f"python -m training evaluate {run}" in caplog.text
+    assert f"python -m training export {run} --to models/tiny" in caplog.text
+    assert main(["train", str(recipe_file), "--run", run, "--set", "name=other"]) == EXIT_FAILED
+    assert "is a run of the recipe 'tiny', not of 'other'" in caplog.text
 
 
 def test_list_shows_every_choice(capsys):

@@ -85,7 +85,6 @@ def table(metrics: dict[str, Metric]) -> str:
 
 def count(text: str) -> int:
     """An option's value: how many samples."""
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"{text} is too few; at least 2")
-    return value
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of samples; at least 2")
+    return int(text)
