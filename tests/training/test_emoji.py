@@ -126,7 +126,7 @@ def test_a_picture_that_cannot_be_decoded_is_named_counted_and_left_out(archives
 def test_what_is_not_there_says_what_brings_it():
     with pytest.raises(DatasetError, match="python -m training data fluent"):
         Fluent().load("train")
-    with pytest.raises(DatasetError, match="python -m training data emoji-domains$"):
+    with pytest.raises(DatasetError, match=r"python -m training data emoji-domains$"):
         EmojiDomains(a="noto", b="twemoji").load("train")
 
 

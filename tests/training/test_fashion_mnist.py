@@ -115,7 +115,7 @@ def test_a_folder_without_the_files_is_told(tmp_path):
 
 
 def test_a_folder_that_does_not_exist_is_not_looked_for_elsewhere(miniature):
-    with pytest.raises(DatasetError, match="there is no .*mistyped; --from takes the folder"):
+    with pytest.raises(DatasetError, match=r"there is no .*mistyped; --from takes the folder"):
         FashionMNIST().bring(miniature / "mistyped")
 
 
