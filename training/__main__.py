@@ -143,6 +143,11 @@ def train(arguments: argparse.Namespace) -> None:
 def measure(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="ganery-") as scratch:
         subject, nimg = _open(arguments.target, arguments.direction, Path(scratch))
+        if arguments.direction not in (None, subject.direction):
+            has = (
+                "one generator and no direction" if subject.direction is None else f"the direction {subject.direction}"
+            )
+            raise RunError(f"{arguments.target} has {has}; leave --direction out")
         if arguments.back is not None:
             subject = replace(subject, back=_open(arguments.back, None, Path(scratch))[0].run)
         others = [_open(path, subject.direction, Path(scratch))[0] for path in arguments.against]

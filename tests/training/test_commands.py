@@ -51,6 +51,15 @@ def test_hours_fit_the_schedule_and_are_kept_on_resume(recipe_file, tmp_path, mo
     assert Run(tmp_path / "run").recipe().schedule.total_kimg == length
 
 
+def test_a_finished_run_is_lengthened_in_its_own_recipe(recipe_file, tmp_path):
+    run = Run(tmp_path / "run")
+    command = ["train", str(recipe_file), "--run", str(run.path)]
+    assert main(command) == 0
+    run.create(run.recipe().lasting(0.32))
+    assert main(command) == 0
+    assert run.sheets()[-1].stem == "0000000320"
+
+
 def test_what_fails_can_be_said_when_training_is_over(recipe_file, tmp_path):
     run, bundle = tmp_path / "run", tmp_path / "models" / "tiny"
     assert main(["train", str(recipe_file), "--run", str(run)]) == 0
@@ -96,6 +105,13 @@ def test_networks_that_cannot_be_built_leave_no_run_behind(recipe_file, tmp_path
     assert "9" in caplog.text
     assert not Run(tmp_path / "run").exists()
     assert main(command) == 0
+
+
+def test_a_direction_that_there_is_not_is_refused_before_anything_is_measured(recipe_file, tmp_path, caplog):
+    run = str(tmp_path / "run")
+    assert main(["train", str(recipe_file), "--run", run]) == 0
+    assert main(["evaluate", run, "--direction", "ab"]) == EXIT_FAILED
+    assert "one generator and no direction; leave --direction out" in caplog.text
 
 
 def test_a_run_that_cannot_be_where_it_is_asked_for(recipe_file, tmp_path, caplog):
