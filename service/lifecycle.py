@@ -67,8 +67,7 @@ class Lifecycle:
     async def load(self) -> None:
         """Wait until the bundles are loaded, and serve them."""
         self._catalog = await asyncio.shield(asyncio.wrap_future(self.begin()))
-        # What has been loaded stays. Left to the collector, it is walked again and again while requests wait; to walk
-        # it once now, for the little garbage in it, would take a sixth of a second of the start.
+        # What has been loaded stays. Left to the collector, it is walked again and again while requests wait.
         gc.freeze()
         gc.set_threshold(GARBAGE)
         gc.enable()

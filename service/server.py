@@ -142,7 +142,9 @@ def worker(*, when_loaded: bool = False) -> Any:
         print(error, file=sys.stderr)
         sys.exit(STARTUP_FAILURE)
     Connection.unread_seconds = settings.send_seconds
-    return hosted(when_loaded=when_loaded)
+    host = hosted(when_loaded=when_loaded)
+    gc.collect()  # what imports have left; the last bundles are being opened meanwhile
+    return host
 
 
 def replacement() -> Any:
