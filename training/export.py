@@ -15,6 +15,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from service.errors import InvalidBundle
 from service.golden import save_pixels, this_hardware
 from service.manifest import (
     GENERATOR_FILE,
@@ -113,8 +114,10 @@ def export(
         The parity of every batch size and size of pictures, all of which hold.
 
     Raises:
-        ExportError: if torch and ONNX Runtime disagree; nothing is written then.
+        ExportError: if torch and ONNX Runtime disagree, or the bundle there is another recipe's; nothing is written
+            then.
     """
+    _expect_same_recipe(target, recipe, direction)
     graph = method.graph(direction)
     with _written_aside(target) as folder:
         write_onnx(graph.module, graph.inputs(2), OUTPUTS, folder / GENERATOR_FILE, free_axes=graph.free_axes)
@@ -168,6 +171,19 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     aside = folder / f".{MANIFEST_FILE}.{os.getpid()}"
     aside.write_text(manifest.to_json())
     aside.replace(folder / MANIFEST_FILE)
+
+
+def _expect_same_recipe(target: Path, recipe: Recipe, direction: str | None) -> None:
+    try:
+        there = Manifest.read(target)
+    except InvalidBundle:
+        return  # there is none, or none that could be served
+    name = there.recipe.get("name")
+    if (name, there.direction) != (recipe.name, direction):
+        held, brought = (
+            f"{name} {way or ''}".strip() for name, way in ((name, there.direction), (recipe.name, direction))
+        )
+        raise ExportError(f"{target} holds {held}, and this is {brought}; name another directory, or delete that one")
 
 
 @contextmanager

@@ -187,6 +187,14 @@ def test_a_name_that_no_bundle_may_have_is_refused_first(recipe, method, tmp_pat
         write(recipe, method, tmp_path / name)
 
 
+def test_a_bundle_of_another_recipe_is_left_alone(recipe, method, tmp_path):
+    write(recipe, method, tmp_path / "tiny")
+    before = (tmp_path / "tiny" / MANIFEST_FILE).read_bytes()
+    with pytest.raises(ExportError, match="tiny holds tiny, and this is other; name another directory"):
+        write(recipe.model_copy(update={"name": "other"}), method, tmp_path / "tiny")
+    assert (tmp_path / "tiny" / MANIFEST_FILE).read_bytes() == before
+
+
 def test_a_directory_that_is_no_bundle_is_left_alone(recipe, method, tmp_path):
     (tmp_path / "models" / "fashion").mkdir(parents=True)
     with pytest.raises(ExportError, match="exists and is no bundle"):
