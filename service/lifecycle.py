@@ -20,10 +20,6 @@ from service.processes import Processes, how_many
 from service.settings import Settings
 from service.telemetry import Metrics
 
-GARBAGE = 10_000
-"""New objects after which cycles among them are looked for. Requests leave none, and a batch of them makes more than
-Python's 700: each look would find them all alive."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -69,7 +65,6 @@ class Lifecycle:
         self._catalog = await asyncio.shield(asyncio.wrap_future(self.begin()))
         # What has been loaded stays. Left to the collector, it is walked again and again while requests wait.
         gc.freeze()
-        gc.set_threshold(GARBAGE)
         gc.enable()
         self.metrics.describe(self._catalog)
         self.loaded.set()
