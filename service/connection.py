@@ -31,6 +31,8 @@ LAST_SECONDS = 1.0
 class HeadWithBody:
     """A transport that sends the head of an answer together with what follows it at once: one call of the system less,
     and one wake-up of the client. A head that nothing follows is sent in the loop's next turn.
+
+    What comes first counts as the head. Where that is `100 Continue`, the head itself leaves without its body.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
