@@ -3,14 +3,20 @@
 The supervisor is uvicorn's. It stays light: it imports neither BentoML nor the service, which start in the worker.
 """
 
+import asyncio
 import gc
 import logging
 import os
 import signal
+import socket
+import struct
 import sys
 import tempfile
+from array import array
+from contextlib import suppress
 from threading import Thread
 from time import monotonic, sleep
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -27,7 +33,55 @@ PING_SECONDS = 30
 LOAD_SECONDS = 600
 """Most time that a replacement may take to load its bundles."""
 
+HANDSHAKE_SECONDS = 0.1
+"""While the server stops: in which a connection whose handshake is under way may be completed and accepted."""
+SO_ATTACH_FILTER = 26
+"""Of Linux; Python's `socket` has no name for it."""
+NO_SYN = [(0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)]
+"""A classic BPF program (code, jump if true, jump if false, operand): load the flags of TCP; drop what has SYN."""
+
 logger = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Stops listening without a loss.
+
+    The kernel accepts connections before the process does, and resets those that still wait when their listener is
+    closed. uvicorn closes it while more are coming.
+    """
+
+    _last = True
+    """Whether nobody listens afterwards. On SIGINT another worker does, and has what waits."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._last = sig == signal.SIGTERM
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no further connection, accept those that have been begun, and stop as uvicorn does."""
+        if self._last:
+            for listener in sockets or []:
+                _take_no_more(listener)
+            await asyncio.sleep(HANDSHAKE_SECONDS)
+        await super().shutdown(sockets)
+
+
+def _take_no_more(listener: socket.socket) -> None:
+    """Have the kernel drop what opens a connection. Clients try again a second later, and are refused by then."""
+    code = array("B", b"".join(struct.pack("HBBI", *instruction) for instruction in NO_SYN))
+    address, _ = code.buffer_info()
+    with suppress(OSError):  # not Linux
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(NO_SYN), address))
+
+
+class Worker(Process):
+    """The process that runs our `Server`."""
+
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = Server(config=self.config)
+        return self._server
 
 
 class Supervisor(Multiprocess):
@@ -45,12 +99,22 @@ class Supervisor(Multiprocess):
         if worker.is_alive(timeout=PING_EVERY):
             self._heard = monotonic()
         elif not worker.process.is_alive() or monotonic() - self._heard > PING_SECONDS:
-            super().keep_subprocess_alive()
-            self._heard = monotonic()
+            worker.kill()
+            worker.join()
+            if worker.exitcode == STARTUP_FAILURE:  # it has said why, and would fail again
+                self.should_exit.set()
+                return
+            logger.error("the worker [%s] has ended; another is started", worker.pid)
+            self.init_processes()
 
     def init_processes(self) -> None:
-        super().init_processes()
+        self.processes = [self._started()]
         self._heard = monotonic()
+
+    def _started(self) -> Worker:
+        worker = Worker(self.config, self.sockets)
+        worker.start()
+        return worker
 
     def restart_all(self) -> None:
         """Start a worker that listens once it has loaded its bundles; only then does the old one stop.
@@ -59,8 +123,7 @@ class Supervisor(Multiprocess):
         """
         (old,) = self.processes
         self.config.app = "service.server:replacement"
-        new = Process(self.config, self.sockets)
-        new.start()
+        new = self._started()
         self.config.app = "service.server:worker"
         deadline = monotonic() + LOAD_SECONDS
         while not new.wait_until_ready(timeout=1):
@@ -79,6 +142,11 @@ class Supervisor(Multiprocess):
         old.child_conn.close()
         self.processes = [new]
         self._heard = monotonic()
+
+    def handle_ttin(self) -> None:
+        """uvicorn would start one worker more. There is one, whatever comes."""
+
+    handle_ttou = handle_ttin
 
     def terminate_all(self) -> None:
         """Let the worker finish. Once it has stopped listening, nobody is: connections are refused, and do not hang."""

@@ -1,0 +1,51 @@
+"""How the server stops listening."""
+
+import signal
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread, Timer
+
+import pytest
+import uvicorn
+
+from service.server import Server
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+CLIENTS = 16
+
+
+async def answer(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+def ask_until_refused(address: tuple[str, int]) -> set[str]:
+    """Each time on a connection of its own."""
+    ends = set()
+    while True:
+        try:
+            connection = socket.create_connection(address)
+        except ConnectionRefusedError:
+            return ends
+        with connection:
+            try:
+                connection.sendall(REQUEST)
+                ends.add(connection.recv(1000)[9:12].decode())
+            except OSError as error:
+                ends.add(type(error).__name__)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is the kernel that takes no more connections")
+def test_whoever_was_connected_when_it_stopped_is_answered():
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    listener.setblocking(False)
+    server = Server(uvicorn.Config(answer, lifespan="off", log_config=None, access_log=False))
+    running = Thread(target=server.run, args=([listener],))
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        address = listener.getsockname()
+        clients = [threads.submit(ask_until_refused, address) for _ in range(CLIENTS)]
+        running.start()
+        Timer(0.5, server.handle_exit, (signal.SIGTERM, None)).start()
+        running.join()
+    assert set.union(*(client.result() for client in clients)) == {"200"}
