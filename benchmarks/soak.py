@@ -47,7 +47,8 @@ SEEDS = 400
 MOST = 500
 MOST_OF_A_SHEET = 100
 """It is sent when all of it has been made, so within the deadline, whatever else a slow machine has to do."""
-CALLERS = 16
+CALLERS = 12
+"""Fewer than SERVICE_MAX_STREAMS: one that has left keeps its place until that is noticed."""
 REPORT_SECONDS = 10.0
 READY_SECONDS = 120.0
 GROWTH_PER_MINUTE = 1.0

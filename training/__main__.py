@@ -25,6 +25,7 @@ from training.config import RecipeError, lookup
 from training.datasets import DATASETS, Data, DatasetError
 from training.distances import DISTANCES
 from training.evaluation import EVALUATIONS, EvaluationError, Subject, table
+from training.evaluation.translation import expect_way_back
 from training.export import export
 from training.graph import OUTPUTS, open_graph
 from training.methods import METHODS, AbstractMethod
@@ -149,7 +150,9 @@ def measure(arguments: argparse.Namespace) -> None:
             )
             raise RunError(f"{arguments.target} has {has}; leave --direction out")
         if arguments.back is not None:
-            subject = replace(subject, back=_open(arguments.back, None, Path(scratch))[0].run)
+            back, _ = _open(arguments.back, None, Path(scratch))
+            expect_way_back(subject, back)
+            subject = replace(subject, back=back.run)
         others = [_open(path, subject.direction, Path(scratch))[0] for path in arguments.against]
         if subject.task not in EVALUATIONS:
             raise EvaluationError(f"nobody knows yet how to measure what {subject.name} does: {subject.task}")
@@ -173,6 +176,8 @@ def _open(path: Path, direction: str | None, scratch: Path) -> tuple[Subject, in
         recipe = parse_recipe(manifest.recipe, f"the recipe in {path / MANIFEST_FILE}")
         graph = open_graph(path / GENERATOR_FILE)
         return Subject(path.name, manifest.task, recipe, graph, manifest.latent, manifest.direction, folder=path), None
+    if not Run(path).exists():
+        raise RunError(f"{path} holds neither a run, with its recipe.toml, nor a bundle, with its {MANIFEST_FILE}")
     recipe, method, _, trained = restore(Run(path))
     if not method.directions:
         direction = None
@@ -194,7 +199,8 @@ def _directions(path: Path, method: AbstractMethod, direction: str | None) -> tu
         RunError: if it is not.
     """
     if method.directions and direction not in method.directions:
-        raise RunError(f"{path} trained several generators; say --direction {' or '.join(method.directions)}")
+        said = "" if direction is None else f", not {direction}"
+        raise RunError(f"{path} trained several generators; say --direction {' or '.join(method.directions)}{said}")
     return method.directions or (None,)
 
 

@@ -6,6 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+WHITE = 1.0
+NEARLY_WHITE = 0.1
+"""What is darker than white by less than this, in any channel, is no part of a drawing."""
+
 
 class Upsample2x(nn.Module):
     """Nearest neighbour, then a convolution follows: no checkerboard.
@@ -47,6 +51,49 @@ class Shift(nn.Module):
             return x
         shift: Tensor = self.of_z(z)
         return x + shift[:, :, None, None]
+
+
+class Framing(nn.Module):
+    """Scales and shifts pictures on white so that what they show fills as much of the frame as in another set.
+
+    A convolution moves nothing further than a few pixels, and a gradient finds no way there: between whole pixels all
+    pictures are blurred. So both numbers come from the sets, not from training. White comes in from outside.
+
+    Reference: Jaderberg et al., "Spatial Transformer Networks", 2015, arXiv:1506.02025, section 3.3, for the sampling.
+    """
+
+    theta: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("theta", torch.eye(2, 3))
+        """The affine map from places in the output to places in the source, [2, 3]; both are (x, y) in [-1, 1]."""
+
+    def fit(self, sources: Tensor, targets: Tensor) -> None:
+        """Bring the mean width, height and place in sources [N, C, H, W] in [-1, 1] to those in targets."""
+        (extent, centre), (wanted, wanted_centre) = _extents(sources), _extents(targets)
+        scale = extent / wanted
+        self.theta.copy_(torch.cat([torch.diag(scale), (centre - scale * wanted_centre)[:, None]], 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures [N, C, H, W] in [-1, 1]; the same shape, bilinear between pixels."""
+        grid = F.affine_grid(self.theta[None], [1, *x.shape[1:]], align_corners=False)
+        return F.grid_sample(x.float() - WHITE, grid.expand(x.shape[0], -1, -1, -1), align_corners=False) + WHITE
+
+
+def _extents(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """(width and height, centre) of what is not white, as a share of the frame and in [-1, 1]; means over pictures."""
+    drawn = (pictures < WHITE - NEARLY_WHITE).any(1)
+    drawn = drawn[drawn.any((1, 2))]
+    extents, centres = [], []
+    for axis in (1, 2):  # what is left of [N, H, W] are columns, then rows
+        line = drawn.any(axis)
+        length = line.shape[1]
+        first = line.int().argmax(1).float()
+        last = length - line.flip(1).int().argmax(1).float()
+        extents.append((last - first).mean() / length)
+        centres.append((last + first).mean() / length - 1)
+    return torch.stack(extents), torch.stack(centres)
 
 
 def as_bytes(images: Tensor) -> Tensor:

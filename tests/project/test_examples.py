@@ -126,11 +126,10 @@ def test_an_animation_comes(address, tmp_path):
         assert animation.n_frames == 3 * 16
 
 
-@pytest.mark.skipif(not (ROOT / "models" / "twemoji-to-noto").is_dir(), reason="the bundle is yet to come")
 def test_a_translation_has_the_size_of_its_input(address, tmp_path):
     headers = run(EXAMPLES[4], address, tmp_path)
-    assert "x-model: twemoji-to-noto" in headers
-    with Image.open(tmp_path / "strips.png") as came, Image.open(tmp_path / "noto.png") as made:
+    assert "x-model: flat-to-3d" in headers
+    with Image.open(tmp_path / "strips.png") as came, Image.open(tmp_path / "3d.png") as made:
         assert made.size == came.size
         assert "input_sha256" in made.text["ganery"]
 

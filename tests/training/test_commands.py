@@ -79,7 +79,10 @@ def test_what_fails_can_be_said_when_training_is_over(recipe_file, tmp_path):
     [
         (["train", "absent.toml"], "cannot read absent.toml"),
         (["export", "absent", "--to", "models/x"], "absent holds no run"),
-        (["evaluate", "absent"], "absent holds no run"),
+        (
+            ["evaluate", "absent"],
+            "absent holds neither a run, with its recipe.toml, nor a bundle, with its manifest.json",
+        ),
         (
             ["data", "fashion"],
             "unknown data set 'fashion'; available: edges, emoji, emoji-domains, fashion-mnist, fluent, image-folder",

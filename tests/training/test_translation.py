@@ -222,6 +222,16 @@ def test_a_graph_of_fixed_size_says_so(paired_tables, tmp_path):
     assert {result.size for result in parity} == {(16, 16)}
 
 
+def test_a_framing_generator_is_the_same_in_torch_and_in_the_bundle(unpaired_tables, tmp_path):
+    unpaired_tables["generator"] |= {"architecture": "resnet", "residual": True, "framing": True, "sizes": "fixed"}
+    method, bundle, parity = written(parse_recipe(unpaired_tables, "the recipe"), tmp_path, direction="ba")
+    assert all(result.holds for result in parity)
+    check_graph((bundle / GENERATOR_FILE).read_bytes())
+    sources = method.examples["ba"].sources
+    made = translate_with(bundle)(as_bytes(sources).numpy(), [0] * len(sources)).astype(int)
+    assert np.abs(made - as_bytes(method.translate(sources, "ba")).numpy()).max() <= 1
+
+
 def test_tiles_of_the_exported_graph_show_no_seam(unpaired_tables, tmp_path):
     _, bundle, _ = written(parse_recipe(unpaired_tables, "the recipe"), tmp_path)
     halo = Manifest.read(bundle).input.halo
@@ -249,4 +259,9 @@ def test_both_directions_become_bundles_and_a_missing_one_is_asked_for(unpaired_
         assert manifest.direction == direction
         digests.add(manifest.sha256[GENERATOR_FILE])
     assert len(digests) == 2
+    there = str(tmp_path / "models" / "ab")
+    assert main(["evaluate", there, "--back", there]) == EXIT_FAILED
+    assert "ab is no way back for ab" in caplog.text
+    assert main(["export", run, "--to", there, "--direction", "up"]) == EXIT_FAILED
+    assert "ab or ba, not up" in caplog.text
     assert json.loads((bundle / MANIFEST_FILE).read_text())["data"][0]["size"] == recipe.data.load("train").size

@@ -130,3 +130,12 @@ def test_samples_are_judged_alone(name):
 def test_shapes_that_do_not_suit_are_refused(config, shapes, complaint):
     with pytest.raises(RecipeError, match=complaint):
         config.build(*shapes)
+
+
+def test_framing_is_refused_for_any_size_and_where_nothing_is_drawn():
+    with pytest.raises(RecipeError, match='sizes to "fixed"'):
+        ResNetConfig(framing=True)
+    translator = ResNetConfig(framing=True, sizes="fixed").build((3, 32, 32), (3, 32, 32))
+    white = torch.ones(2, 3, 32, 32)
+    with pytest.raises(RecipeError, match="nothing but white"):
+        translator.adapt(-white, white)

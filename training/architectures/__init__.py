@@ -2,6 +2,7 @@
 
 from training.architectures import dcgan, patch, resnet, unet
 from training.architectures.base import (
+    ADAPTED_TO,
     DiscriminatorConfig,
     Generator,
     GeneratorConfig,
@@ -30,6 +31,7 @@ PATCH_DISCRIMINATORS: dict[str, type[PatchDiscriminatorConfig]] = {
 }
 
 __all__ = [
+    "ADAPTED_TO",
     "DISCRIMINATORS",
     "GENERATORS",
     "PATCH_DISCRIMINATORS",

@@ -11,6 +11,9 @@ from training.config import Component
 Sizes = Literal["any", "fixed"]
 """Whether a graph takes items of other sizes than it was trained on."""
 
+ADAPTED_TO = 4096
+"""At most so many items of each training set are shown to `Translator.adapt`."""
+
 
 @dataclass(frozen=True)
 class PictureShape:
@@ -75,6 +78,9 @@ class Translator(nn.Module, ABC):
     halo: int
     """What lies further than this from a place has no influence on it."""
     sizes: Sizes
+
+    def adapt(self, sources: Tensor, targets: Tensor) -> None:  # most have nothing to read off them
+        """See items [M, C, ...] of both training sets, in [-1, 1], before the first step; they need not correspond."""
 
     @abstractmethod
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from training.architectures.base import Sizes, Translator, TranslatorConfig
 from training.architectures.picture_items import picture_channels
-from training.layers import Shift, Upsample2x, begin, initialise
+from training.config import RecipeError
+from training.layers import Framing, Shift, Upsample2x, begin, initialise
 
 LEAK = 0.2
 QUARTER = 4
@@ -33,7 +34,14 @@ class ResNetConfig(TranslatorConfig):
     residual: bool = False
     """Add the source to what the last layer makes, which is zero at first, so that training begins at the identity;
     needs the same channels."""
+    framing: bool = False
+    """Scale and shift the source first, so that what it shows fills as much of the frame as targets do, on average;
+    for pictures on white whose sizes are fixed."""
     sizes: Sizes = "any"
+
+    def __post_init__(self) -> None:
+        if self.framing and self.sizes == "any":
+            raise RecipeError('generator.framing is about whole pictures of one size; set generator.sizes to "fixed"')
 
     def build(self, source: tuple[int, ...], target: tuple[int, ...]) -> "ResNet":
         return ResNet(self, *picture_channels(source, target, multiple_of=QUARTER, residual=self.residual))
@@ -57,6 +65,7 @@ class ResNet(Translator):
         width = config.base_channels
         self.z_dim, self.sizes, self.residual = config.z_dim, config.sizes, config.residual
         self.multiple_of = QUARTER
+        self.framing = Framing() if config.framing else None
         self.down = nn.Sequential(
             nn.Conv2d(source_channels, width, 5, padding=2),
             nn.LeakyReLU(LEAK),
@@ -84,7 +93,14 @@ class ResNet(Translator):
             assert isinstance(block, Block)
             nn.init.zeros_(block.last.weight)
 
+    def adapt(self, sources: Tensor, targets: Tensor) -> None:
+        if self.framing is not None:
+            self.framing.fit(sources, targets)
+            if not self.framing.theta.isfinite().all():
+                raise RecipeError("generator.framing compares what is drawn on white; one set shows nothing but white")
+
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+        x = x if self.framing is None else self.framing(x)
         maps = self.shift(self.down(x), z)
         made: Tensor = self.to_image(self.up(F.leaky_relu(self.blocks(maps), LEAK)))
         return x + made if self.residual else made

@@ -119,6 +119,19 @@ def expect_same_data(subjects: Sequence[Subject]) -> None:
             )
 
 
+def expect_way_back(subject: Subject, back: Subject) -> None:
+    """
+    Raises:
+        EvaluationError: unless `back` translates what the subject makes into what it was made of.
+    """
+    ours, theirs = (s.recipe.resolved()["data"] for s in (subject, back))
+    if ours != theirs or {subject.direction, back.direction} != {"ab", BACKWARDS}:
+        raise EvaluationError(
+            f"{back.name} is no way back for {subject.name}: that is a generator of the same two sets, in the other "
+            "direction"
+        )
+
+
 def held_out(subject: Subject) -> HeldOut:
     """The pairs on which a subject is measured.
 

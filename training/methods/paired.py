@@ -10,10 +10,12 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from service import latents
+from training.architectures import ADAPTED_TO
 from training.augment import Augment, jitter
 from training.compute import Compute
 from training.config import RecipeError, Section
 from training.datasets import Data, Pairs
+from training.datasets.base import as_floats
 from training.distances import DISTANCES, DistanceConfig
 from training.ema import EMA
 from training.graph import Graph
@@ -74,7 +76,9 @@ class Paired(AbstractMethod):
             raise RecipeError(
                 f"jitter is to swap channels, and the source has {source[0]} and the target {target[0]}; leave it out"
             )
-        self.generator = compute.place(config.generator.build(source, target))
+        generator = config.generator.build(source, target)
+        generator.adapt(*(as_floats(some(items, ADAPTED_TO)) for items in (data.sources, data.targets)))
+        self.generator = compute.place(generator)
         self.ema = EMA(self.generator, config.ema)
         self.networks: dict[str, nn.Module] = {"generator": self.generator, "generator_ema": self.ema.average}
         self.optimizers = {"generator": config.generator_optimizer.build(self.generator)}

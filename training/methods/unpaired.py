@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.architectures import Translator
+from training.architectures import ADAPTED_TO, Translator
 from training.augment import jitter
 from training.compute import Compute
 from training.config import RecipeError, Section, choice
@@ -70,6 +70,7 @@ class Unpaired(AbstractMethod):
         self.compute = compute
         self.medium = medium_of(data.a)
         a, b = tuple(data.a.shape[1:]), tuple(data.b.shape[1:])
+        sets = [as_floats(some(items, ADAPTED_TO)) for items in (data.a, data.b)]
         self.generators: dict[Direction, Translator] = {}
         self.averages: dict[Direction, EMA[Translator]] = {}
         self.critics: dict[Direction, Critic] = {}
@@ -78,7 +79,9 @@ class Unpaired(AbstractMethod):
         self.optimizers = {}
         shapes: dict[Direction, tuple[tuple[int, ...], tuple[int, ...]]] = {"ab": (a, b), "ba": (b, a)}
         for way, (source, target) in shapes.items():
-            generator = compute.place(config.generator.build(source, target))
+            generator = config.generator.build(source, target)
+            generator.adapt(*(sets if way == "ab" else reversed(sets)))
+            generator = compute.place(generator)
             if generator.z_dim:
                 raise RecipeError(
                     f"generator.z_dim is {generator.z_dim}; a generator without pairs takes no z: set it to 0"
