@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no further connection, accept those that have been begun, and stop as uvicorn does."""
-        if self._last:
+        if self._last and sys.platform == "linux":
             for listener in sockets or []:
                 _take_no_more(listener)
             await asyncio.sleep(HANDSHAKE_SECONDS)
@@ -70,7 +70,7 @@ def _take_no_more(listener: socket.socket) -> None:
     """Have the kernel drop what opens a connection. Clients try again a second later, and are refused by then."""
     code = array("B", b"".join(struct.pack("HBBI", *instruction) for instruction in NO_SYN))
     address, _ = code.buffer_info()
-    with suppress(OSError):  # not Linux
+    with suppress(OSError):  # a Linux without filters, as some sandboxes are
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(NO_SYN), address))
 
 
