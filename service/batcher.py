@@ -29,6 +29,9 @@ BULK_EVERY = 4
 WEIGHT_OF_LATEST = 0.1
 """Weight of the latest batch in the measured speed, if it is a full one. What a run costs besides its pixels weighs
 most in small ones, and says little of the time that a full queue takes."""
+DEVIATIONS = 2.0
+"""Work is admitted if it is done in time also where all batches are slower than on average by so many mean deviations.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +132,7 @@ class Batcher:
         self.max_rows = max_rows
         self.runners = runners
         self.seconds_per_pixel = seconds_per_pixel
+        self._deviation = 0.0
         self.observer = observer or Observer()
         self._run_batch = compute
         self._pixels_allowed = max_pixels
@@ -159,11 +163,16 @@ class Batcher:
     @property
     def wait_seconds(self) -> float:
         """How long interactive work that comes now will wait for a runner, at the speed measured."""
+        return self._ahead * self.seconds_per_pixel
+
+    @property
+    def _ahead(self) -> float:
+        """Pixels that each runner computes before it comes to interactive work that is submitted now."""
         interactive, between = self._queues["interactive"].pixels, self._queues["bulk"].pixels
         if between:  # bulk work waits behind it, but for the batches that begin with bulk
             batch = self.max_pixels
             between = min(between, batch * math.ceil(interactive / (batch * (BULK_EVERY - 1))))
-        return (interactive + between + self._running) * self.seconds_per_pixel / self.runners
+        return (interactive + between + self._running) / self.runners
 
     @property
     def busy_seconds(self) -> float:
@@ -245,7 +254,8 @@ class Batcher:
                 retry_after=retry_after,
             )
         # Its own share counts as well: a result that is ready when the deadline strikes comes too late.
-        needed = wait + work.pixels * self.seconds_per_pixel
+        # A full queue is always as long as deadlines allow: by the mean speed alone, one result in four came too late.
+        needed = (self._ahead + work.pixels) * (self.seconds_per_pixel + DEVIATIONS * self._deviation)
         left = job.deadline - job.since
         if needed > left:
             self.observer.rejected("deadline")
@@ -357,5 +367,8 @@ class Batcher:
                 job.future.set_exception(result.error)
         rows = sum(job.work.rows for job in batch)
         self.observer.batch(rows, computed.padding, computed.compute, computed.encode)
+        # Mean and mean deviation, as TCP reckons its timeouts: RFC 6298, section 2.
         weight = WEIGHT_OF_LATEST * min(1.0, pixels / self.max_pixels)
-        self.seconds_per_pixel += weight * ((monotonic() - began) / pixels - self.seconds_per_pixel)
+        off = (monotonic() - began) / pixels - self.seconds_per_pixel
+        self._deviation += weight * (abs(off) - self._deviation)
+        self.seconds_per_pixel += weight * off

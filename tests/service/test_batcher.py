@@ -1,4 +1,5 @@
 import gc
+import re
 import threading
 import weakref
 from concurrent.futures import wait
@@ -150,6 +151,37 @@ def test_small_batches_hardly_move_the_measured_speed(make_batcher):
         speeds.append(batcher.seconds_per_pixel)
     assert speeds[0] == pytest.approx(100, rel=1e-3)
     assert speeds[1] == pytest.approx(90, rel=1e-3)
+
+
+def test_where_batches_take_now_longer_and_now_less_long_more_time_is_reckoned_with(make_batcher, monkeypatch):
+    clock = 0.0
+    monkeypatch.setattr("service.batcher.monotonic", lambda: clock)
+
+    class Uneven(Echo):
+        def run(self, feed):
+            nonlocal clock
+            clock += feed["n"][0]
+            return super().run(feed)
+
+    refused_from = []
+    for seconds in ([10, 10], [5, 15]):
+        echo = Uneven()
+        batcher = make_batcher(echo, max_pixels=1000, seconds_per_pixel=0.01)
+        for index in range(40):
+            batcher.submit(numbers(seconds[index % 2], size=1000)).result(10)
+        assert batcher.seconds_per_pixel == pytest.approx(0.01, rel=0.1)
+        echo.gate.clear()
+        running = batcher.submit(numbers(0, size=1000))
+        assert echo.running.acquire(timeout=10)
+        behind = batcher.submit(numbers(0, size=1000, shape=(1,)))
+        with pytest.raises(Overloaded) as refused:
+            batcher.submit(numbers(0, size=1000), deadline=clock + 1)
+        refused_from.append(float(re.search(r"about ([0-9.]+) seconds", refused.value.detail)[1]))
+        echo.gate.set()
+        wait([running, behind], 10)
+    steady, uneven = refused_from
+    assert steady == pytest.approx(30, rel=0.1)
+    assert uneven == pytest.approx(60, rel=0.2)
 
 
 def test_idle_runners_share_what_waits(make_batcher):
