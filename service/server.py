@@ -9,10 +9,9 @@ import logging
 import os
 import signal
 import socket
-import struct
 import sys
 import tempfile
-from array import array
+from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
 from time import monotonic, sleep
@@ -32,13 +31,8 @@ PING_SECONDS = 30
 """A worker that does not answer its supervisor for so long is killed; a busy machine may take a while to start one."""
 LOAD_SECONDS = 600
 """Most time that a replacement may take to load its bundles."""
-
-HANDSHAKE_SECONDS = 0.1
-"""While the server stops: in which a connection whose handshake is under way may be completed and accepted."""
-SO_ATTACH_FILTER = 26
-"""Of Linux; Python's `socket` has no name for it."""
-NO_SYN = [(0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)]
-"""A classic BPF program (code, jump if true, jump if false, operand): load the flags of TCP; drop what has SYN."""
+PLUG_TRIES = 1000
+"""Each fails only if a client has connected in the microseconds since the last look."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,20 +52,53 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no further connection, accept those that have been begun, and stop as uvicorn does."""
+        """Take no further connection, accept those that wait, and stop as uvicorn does."""
+        waiting: list[socket.socket] = []
+        plugs: list[socket.socket] = []
         if self._last and sys.platform == "linux":
-            for listener in sockets or []:
-                _take_no_more(listener)
-            await asyncio.sleep(HANDSHAKE_SECONDS)
+            plugs = [_plug(listener, waiting) for listener in sockets or []]
+        for listener in (*self.servers, *(sockets or [])):
+            listener.close()  # type: ignore[attr-defined]  # servers and sockets have that in common
+        loop = asyncio.get_running_loop()
+        for client in waiting:
+            await loop.connect_accepted_socket(self._connection, client)
         await super().shutdown(sockets)
+        for plug in plugs:
+            plug.close()
+
+    def _connection(self) -> asyncio.Protocol:
+        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
-def _take_no_more(listener: socket.socket) -> None:
-    """Have the kernel drop what opens a connection. Clients try again a second later, and are refused by then."""
-    code = array("B", b"".join(struct.pack("HBBI", *instruction) for instruction in NO_SYN))
-    address, _ = code.buffer_info()
-    with suppress(OSError):  # a Linux without filters, as some sandboxes are
-        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(NO_SYN), address))
+def _plug(listener: socket.socket, waiting: list[socket.socket]) -> socket.socket:
+    """Fill the place of a listener's queue, now of one, with a connection of our own: the kernel drops what would open
+    another. Clients try again a second later, and are refused by then. (A filter on the socket would need privileges.)
+
+    Args:
+        listener: to be closed next.
+        waiting: receives the connections that were in the queue.
+
+    Returns:
+        The connection, which is reset when the listener is closed everywhere.
+    """
+    listener.listen(0)
+    for _ in range(PLUG_TRIES):
+        with suppress(OSError):  # until nobody waits
+            while True:
+                client, _address = listener.accept()
+                client.setblocking(False)
+                waiting.append(client)
+        plug = socket.socket(listener.family, socket.SOCK_STREAM)
+        plug.setblocking(False)
+        plug.connect_ex(listener.getsockname())
+        try:
+            plug.getpeername()
+        except OSError:  # a client was faster
+            plug.close()
+        else:
+            break
+    return plug
 
 
 class Worker(Process):
