@@ -61,7 +61,8 @@ class Server(uvicorn.Server):
             listener.close()  # type: ignore[attr-defined]  # servers and sockets have that in common
         loop = asyncio.get_running_loop()
         for client in waiting:
-            await loop.connect_accepted_socket(self._connection, client)
+            with suppress(OSError):  # it is gone already
+                await loop.connect_accepted_socket(self._connection, client)
         await super().shutdown(sockets)
         for plug in plugs:
             plug.close()
