@@ -1,12 +1,14 @@
 """Work through the queue, and the response that becomes of it."""
 
+import asyncio
 from collections.abc import Mapping
 from functools import partial
+from http import HTTPStatus
 from time import perf_counter
 from typing import TypeVar
 
 from pydantic import BaseModel
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from service.archives import CONTAINERS, Container
@@ -25,6 +27,23 @@ from service.work import Work
 T = TypeVar("T")
 
 
+class Whole(Response):
+    """A file in one piece. Starlette's own takes ten times as long for the headers, because it knows nothing of them.
+
+    Args:
+        content: bytes of the file.
+        media_type: without a charset.
+        headers: ASCII, with names in lower case.
+    """
+
+    def __init__(self, content: bytes, media_type: str, headers: Mapping[str, str]) -> None:
+        self.status_code = HTTPStatus.OK
+        self.background = None
+        self.body = content
+        all_headers = {"content-length": str(len(content)), "content-type": media_type, **headers}
+        self.raw_headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in all_headers.items()]
+
+
 def as_json(answer: BaseModel) -> Response:
     """One of the schemas as a document."""
     return Response(answer.model_dump_json(), media_type="application/json")
@@ -32,13 +51,19 @@ def as_json(answer: BaseModel) -> Response:
 
 def made_by(bundle: Bundle) -> dict[str, str]:
     """Headers of every answer that a bundle has made."""
-    return {"X-Model": bundle.name, "X-Determinism": bundle.measured.determinism}
+    return {"x-model": bundle.name, "x-determinism": bundle.measured.determinism}
 
 
 async def result_of(request: Request, bundle: Bundle, work: Work[T]) -> Done[T]:
     """What becomes of work in the queue, while the client waits for it."""
-    future = bundle.batcher.submit(work, deadline=request.state.deadline)
-    return await while_connected(request, lifecycle_of(request).arrivals.expect(future))
+    arrival = lifecycle_of(request).arrivals.expect()
+    job = bundle.batcher.put(work, arrival, deadline=request.scope["state"]["clock"].deadline)
+    try:
+        done: Done[T] = await while_connected(request, arrival.waiter)
+    except (asyncio.CancelledError, ClientDisconnect):
+        bundle.batcher.withdraw(job)
+        raise
+    return done
 
 
 async def one_picture(
@@ -48,11 +73,8 @@ async def one_picture(
     work = bundle.work([sample], ToFile(format_, sample))
     done = await result_of(request, bundle, work)
     request.scope["state"]["timings"] = (("queue", done.queue), ("compute", done.compute), ("encode", done.encode))
-    return Response(
-        done.value,
-        media_type=format_.media_type,
-        headers={"X-Seed": str(sample.seed), "X-Sample-Id": sample.id, **made_by(bundle), **(headers or {})},
-    )
+    headers = {"x-seed": str(sample.seed), "x-sample-id": sample.id, **made_by(bundle), **(headers or {})}
+    return Whole(done.value, format_.media_type, headers)
 
 
 async def one_translation(
@@ -70,8 +92,8 @@ async def one_translation(
         pieces.close()
         phases = [("tiles", perf_counter() - began)]
     request.scope["state"]["timings"] = (("decode", decode), *phases)
-    resized = {} if picture.origin.resized is None else {"X-Resized": picture.origin.resized}
-    return Response(content, media_type=picture.file_format.media_type, headers={**headers, **resized})
+    resized = {} if picture.origin.resized is None else {"x-resized": picture.origin.resized}
+    return Whole(content, picture.file_format.media_type, {**headers, **resized})
 
 
 def representation(ask: TranslateRequest, several: bool, accept: str) -> tuple[Container | None, Format]:

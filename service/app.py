@@ -1,6 +1,6 @@
 """The public application: routes, and what happens around each of them. Plain ASGI; it knows nothing of BentoML."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,8 @@ import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.cors import cors
 from service.deadline import DeadlineMiddleware
@@ -26,11 +27,29 @@ if TYPE_CHECKING:
 class Application(Starlette):
     """Starlette without the two layers of error handling that it puts around every request: `problems.py` is enough."""
 
+    lifecycle: Lifecycle
+
     def build_middleware_stack(self) -> ASGIApp:
-        app: ASGIApp = self.router
+        app: ASGIApp = ByPath(self.router)
         for cls, args, kwargs in reversed(self.user_middleware):
             app = cls(app, *args, **kwargs)
         return app
+
+
+class ByPath:
+    """Most requests name a path without parameters. Their routes are found in a dict; a router tries all patterns."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        routes = [route for route in router.routes if isinstance(route, Route) and not route.param_convertors]
+        self._routes = {(method, route.path): route for route in routes for method in route.methods or ()}
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        route = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if route is None:
+            return self._router(scope, receive, send)
+        scope["route"], scope["path_params"] = route, {}
+        return route.app(scope, receive, send)
 
 
 def create_app(lifecycle: Lifecycle) -> Starlette:
@@ -49,7 +68,7 @@ def create_app(lifecycle: Lifecycle) -> Starlette:
 
     app = Application(routes=ROUTES, middleware=_middleware(lifecycle, provider), lifespan=lifespan)
     app.router.redirect_slashes = False  # one address for each thing; a redirect would be an answer without a schema
-    app.state.lifecycle = lifecycle
+    app.lifecycle = app.state.lifecycle = lifecycle
     return app
 
 

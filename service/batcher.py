@@ -8,12 +8,13 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Condition, Thread
+from threading import Condition, RLock, Thread
 from time import monotonic
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 from weakref import ref
 
 from service.errors import DeadlineExceeded, Overloaded, Stopping
@@ -69,12 +70,28 @@ class QueueLimits:
     bulk_streams: int = 16
 
 
-@dataclass(eq=False)
-class _Job(Generic[T]):
-    work: Work[T]
+class Outcome(Protocol):
+    """Where the result of work goes, a `Done`; runners call it. A `concurrent.futures.Future` is one."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether somebody still waits. Asked when a runner takes the work."""
+
+    def cancelled(self) -> bool:
+        """Whether it has been given up before that."""
+
+    def set_result(self, result: Any, /) -> None: ...
+
+    def set_exception(self, error: Any, /) -> None: ...
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class Job:
+    """Work in the queue."""
+
+    work: Work[Any]
     priority: Priority
     deadline: float
-    future: "Future[Done[T]]" = field(default_factory=Future)
+    outcome: Outcome
     since: float = field(default_factory=monotonic)
 
 
@@ -82,16 +99,16 @@ class _Queue:
     """Jobs of one priority, in the order in which they came, and what they add up to."""
 
     def __init__(self) -> None:
-        self.jobs: deque[_Job[Any]] = deque()
+        self.jobs: deque[Job] = deque()
         self.rows = 0
         self.pixels = 0
 
-    def add(self, job: _Job[Any]) -> None:
+    def add(self, job: Job) -> None:
         self.jobs.append(job)
         self.rows += job.work.rows
         self.pixels += job.work.pixels
 
-    def remove(self, job: _Job[Any]) -> None:
+    def remove(self, job: Job) -> None:
         """At no cost if it is the first.
 
         Raises:
@@ -138,7 +155,8 @@ class Batcher:
         self._pixels_allowed = max_pixels
         self.batch_seconds = batch_seconds
         self._limits = limits or QueueLimits()
-        self._changed = Condition()
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
         self._queues: dict[Priority, _Queue] = {"interactive": _Queue(), "bulk": _Queue()}
         self._running = 0
         self._streams = 0
@@ -186,19 +204,37 @@ class Batcher:
     def submit(
         self, work: Work[T], *, deadline: float = math.inf, priority: Priority = "interactive"
     ) -> "Future[Done[T]]":
-        """Queue work. Cancelling the future before a runner takes the work spares the computation.
+        """`put` for threads, which can wait for a future. Cancelling it withdraws the work.
+
+        Raises:
+            Overloaded, Stopping: see `put`.
+        """
+        future: Future[Done[T]] = Future()
+        job = self.put(work, future, deadline=deadline, priority=priority)
+        # Weakly: a future that held its job would, with the result, be left to the collector.
+        future.add_done_callback(partial(self._leave, ref(job)))
+        return future
+
+    def put(
+        self, work: Work[Any], outcome: Outcome, *, deadline: float = math.inf, priority: Priority = "interactive"
+    ) -> Job:
+        """Queue work.
 
         Args:
             work: at most `rows_of` its rows' size, or it runs alone.
+            outcome: is told the result, by another thread.
             deadline: `time.monotonic()` after which nobody wants the result any more.
             priority: bulk work takes what interactive work leaves, and one batch in `BULK_EVERY`.
+
+        Returns:
+            What `withdraw` takes.
 
         Raises:
             Overloaded: if too much is waiting, or so much that the deadline would pass.
             Stopping: after `close`.
         """
-        job = _Job(work, priority, deadline)
-        with self._changed:
+        job = Job(work, priority, deadline, outcome)
+        with self._lock:
             if self._closed:
                 raise Stopping("this replica is stopping; send the request again, to another one")
             # Bulk streams were admitted as a whole, keep little in the queue each, and are never cut in the middle.
@@ -207,10 +243,18 @@ class Batcher:
             self._queues[priority].add(job)
             if not self._threads:
                 self._start()
-            self._changed.notify()
-        # Weakly: a future that held its job would, with the result, be left to the collector.
-        job.future.add_done_callback(partial(self._leave, ref(job)))
-        return job.future
+            if self._idle:
+                self._changed.notify()
+        return job
+
+    def withdraw(self, job: Job) -> None:
+        """Give a place in the queue back at once: work that nobody waits for must not keep other work out."""
+        with self._lock:
+            try:
+                self._queues[job.priority].remove(job)
+            except ValueError:
+                return  # a runner has met it already
+        self.observer.rejected("gone" if job.deadline > monotonic() else "deadline")
 
     def enter_stream(self) -> None:
         """Take one of the places for long answers, whose work is then always queued.
@@ -218,7 +262,7 @@ class Batcher:
         Raises:
             Overloaded: if all are taken.
         """
-        with self._changed:
+        with self._lock:
             if self._streams >= self._limits.bulk_streams:
                 self.observer.rejected("queue_full")
                 raise Overloaded(
@@ -229,52 +273,44 @@ class Batcher:
 
     def leave_stream(self) -> None:
         """Give the place back."""
-        with self._changed:
+        with self._lock:
             self._streams -= 1
 
     def close(self) -> None:
         """Take no more work, finish what waits, end the threads."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 
-    def _admit(self, job: _Job[Any]) -> None:
+    def _admit(self, job: Job) -> None:
         # Of interactive work alone: long answers have their own limit, and must not keep short ones out.
         work, limits, queue = job.work, self._limits, self._queues["interactive"]
         if not queue.rows:
             return  # the first is taken, however large
-        wait = self.wait_seconds
-        retry_after = max(1, math.ceil(wait))
+        ahead = self._ahead
+        wait = ahead * self.seconds_per_pixel
         if queue.rows + work.rows > limits.rows or queue.pixels + work.pixels > limits.pixels:
             self.observer.rejected("queue_full")
             raise Overloaded(
                 f"{queue.rows} pictures are waiting, {wait:.1f} seconds of work, and no more may wait",
-                retry_after=retry_after,
+                retry_after=max(1, math.ceil(wait)),
             )
         # Its own share counts as well: a result that is ready when the deadline strikes comes too late.
         # A full queue is always as long as deadlines allow: by the mean speed alone, one result in four came too late.
-        needed = (self._ahead + work.pixels) * (self.seconds_per_pixel + DEVIATIONS * self._deviation)
+        needed = (ahead + work.pixels) * (self.seconds_per_pixel + DEVIATIONS * self._deviation)
         left = job.deadline - job.since
         if needed > left:
             self.observer.rejected("deadline")
             raise Overloaded(
                 f"the answer would take about {needed:.1f} seconds, and its deadline is in {max(left, 0):.1f}",
-                retry_after=retry_after,
+                retry_after=max(1, math.ceil(wait)),
             )
 
-    def _leave(self, entry: "ref[_Job[Any]]", future: "Future[Any]") -> None:
-        """Give a place in the queue back at once: work that nobody waits for must not keep other work out."""
-        job = entry() if future.cancelled() else None
-        if job is None:
-            return
-        with self._changed:
-            try:
-                self._queues[job.priority].remove(job)
-            except ValueError:
-                return  # a runner has met it already
-        self.observer.rejected("gone" if job.deadline > monotonic() else "deadline")
+    def _leave(self, entry: "ref[Job]", future: "Future[Any]") -> None:
+        if future.cancelled() and (job := entry()) is not None:
+            self.withdraw(job)
 
     def _start(self) -> None:
         for index in range(self.runners):
@@ -291,17 +327,17 @@ class Batcher:
             except Exception as error:  # a runner that dies would leave the queue without hands
                 logger.exception("a batch was not computed")
                 for job in batch:
-                    if not job.future.done():
-                        job.future.set_exception(error)
+                    with suppress(InvalidStateError):  # it has its result
+                        job.outcome.set_exception(error)
             finally:
                 del self._started[index]
                 batch.clear()  # or its results would stay until the next
-                with self._changed:
+                with self._lock:
                     self._running -= pixels
 
-    def _take(self) -> list[_Job[Any]]:
+    def _take(self) -> list[Job]:
         """Wait for work; the jobs of the next batch, none when closed and empty."""
-        with self._changed:
+        with self._lock:
             self._idle += 1
             try:
                 while True:
@@ -313,13 +349,13 @@ class Batcher:
             finally:
                 self._idle -= 1
 
-    def _next_batch(self) -> list[_Job[Any]]:
+    def _next_batch(self) -> list[Job]:
         # Idle runners share what waits, rather than watch one of them compute it.
         waiting = self._queues["interactive"].pixels + self._queues["bulk"].pixels
         room = min(self.max_pixels, math.ceil(waiting / max(1, self._idle)))
         bulk_first = bool(self._queues["bulk"].jobs) and self._since_bulk >= BULK_EVERY - 1
         order: list[Priority] = ["bulk", "interactive"] if bulk_first else ["interactive", "bulk"]
-        batch: list[_Job[Any]] = []
+        batch: list[Job] = []
         rows = pixels = 0
         for priority in order:
             rows, pixels = self._move(self._queues[priority], batch, rows, pixels, room)
@@ -329,7 +365,7 @@ class Batcher:
             self._since_bulk = 0 if took_bulk or not self._queues["bulk"].jobs else self._since_bulk + 1
         return batch
 
-    def _move(self, queue: _Queue, batch: list[_Job[Any]], rows: int, pixels: int, room: int) -> tuple[int, int]:
+    def _move(self, queue: _Queue, batch: list[Job], rows: int, pixels: int, room: int) -> tuple[int, int]:
         """Move jobs of one shape from the queue's front into a batch of so many rows and pixels; how many it has then.
 
         Nothing is computed in vain.
@@ -341,15 +377,15 @@ class Batcher:
             fits = not batch or (
                 work.shape == batch[0].work.shape and rows + work.rows <= self.max_rows and pixels + work.pixels <= room
             )
-            wanted = job.deadline > now and not job.future.cancelled()
+            wanted = job.deadline > now and not job.outcome.cancelled()
             if wanted and not fits:
                 break
             queue.remove(job)
-            if not job.future.set_running_or_notify_cancel():
+            if not job.outcome.set_running_or_notify_cancel():
                 self.observer.rejected("gone")
             elif not wanted:
                 self.observer.rejected("deadline")
-                job.future.set_exception(DeadlineExceeded("the deadline passed while the request waited for its turn"))
+                job.outcome.set_exception(DeadlineExceeded("the deadline passed while the request waited for its turn"))
             else:
                 self.observer.waited(job.priority, now - job.since)
                 batch.append(job)
@@ -357,14 +393,14 @@ class Batcher:
                 pixels += work.pixels
         return rows, pixels
 
-    def _compute(self, batch: Sequence[_Job[Any]], pixels: int) -> None:
+    def _compute(self, batch: Sequence[Job], pixels: int) -> None:
         began = monotonic()
         computed = self._run_batch([job.work for job in batch])
         for job, result in zip(batch, computed.results, strict=True):
             if result.error is None:
-                job.future.set_result(Done(result.value, began - job.since, computed.compute, result.encode))
+                job.outcome.set_result(Done(result.value, began - job.since, computed.compute, result.encode))
             else:
-                job.future.set_exception(result.error)
+                job.outcome.set_exception(result.error)
         rows = sum(job.work.rows for job in batch)
         self.observer.batch(rows, computed.padding, computed.compute, computed.encode)
         # Mean and mean deviation, as TCP reckons its timeouts: RFC 6298, section 2.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -140,7 +140,7 @@ class Bundle:
             )
         return seed
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of a picture."""
         output = self.manifest.output
@@ -154,7 +154,7 @@ class Bundle:
         height, width, _ = self.shape
         return self.batcher.rows_of(height * width)
 
-    @property
+    @cached_property
     def seeds(self) -> int:
         """How many seeds there are; 0 if the graph takes none."""
         latent = self.manifest.latent

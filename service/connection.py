@@ -10,10 +10,26 @@ import json
 import secrets
 import socket
 from asyncio import TimerHandle
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import (
+    ASGI3Application,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPResponseBodyEvent,
+    HTTPResponseStartEvent,
+    Scope,
+)
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_RE,
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from service.errors import GaneryError, HeadTooLarge, MalformedRequest
 from service.problems import MEDIA_TYPE
@@ -24,43 +40,59 @@ HEAD_SECONDS = 10.0
 """In which a head must come whole; the same for the rest of a body that nobody waits for any more."""
 PIPELINED = 16
 """Most requests that wait on one connection for the answer to an earlier one."""
+UNUSUAL = frozenset({b"connection", b"transfer-encoding"})
+"""Headers with which an answer changes what becomes of its connection."""
 LAST_SECONDS = 1.0
 """While the server stops: in which a request that was under way may still arrive on a connection that was idle."""
 
 
-class HeadWithBody:
-    """A transport that sends the head of an answer together with what follows it at once: one call of the system less,
-    and one wake-up of the client. A head that nothing follows is sent in the loop's next turn.
-
-    What comes first counts as the head. Where that is `100 Continue`, the head itself leaves without its body.
+class Answering:
+    """The application, with a `send` that holds an answer's head until its body comes. Most answers are whole then, and
+    leave in one piece: one call of the system, and one wake-up of the client. The others leave as uvicorn has it.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head: bytes | None = None
-        self._begun = False
-        self.is_closing = transport.is_closing
+    def __init__(self, app: ASGI3Application, cycle: RequestResponseCycle) -> None:
+        self._app = app
+        self._cycle = cycle
+        self._head: HTTPResponseStartEvent | None = None
 
-    def write(self, data: bytes) -> None:
-        if self._head is not None:
-            self._transport.writelines((self._head, data))
-            self._head = None
-        elif self._begun:
-            self._transport.write(data)
-        else:
-            self._begun = True
-            self._head = data
-            self._loop.call_soon(self._send_head)
+    def __call__(self, scope: Scope, receive: ASGIReceiveCallable, _send: ASGISendCallable) -> Awaitable[None]:
+        return self._app(scope, receive, self.send)
 
-    def close(self) -> None:
-        self._send_head()
-        self._transport.close()
+    async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start" and self._head is None:
+            self._head = message
+            return
+        head, self._head = self._head, None
+        if head is not None:
+            if message["type"] == "http.response.body" and self._send_whole(head, message):
+                return
+            await self._cycle.send(head)
+        await self._cycle.send(message)
 
-    def _send_head(self) -> None:
-        if self._head is not None:
-            self._transport.write(self._head)
-            self._head = None
+    def _send_whole(self, head: HTTPResponseStartEvent, message: HTTPResponseBodyEvent) -> bool:
+        """Send it if nothing about it is out of the ordinary."""
+        cycle = self._cycle
+        body, headers = message.get("body", b""), list(head.get("headers", ()))
+        names, values = zip(*headers, strict=True) if headers else ((), ())
+        ordinary = (
+            not message.get("more_body", False)
+            and cycle.keep_alive
+            and not (cycle.disconnected or cycle.response_started or cycle.flow.write_paused)
+            and cycle.scope["method"] != "HEAD"
+            and (b"content-length", b"%d" % len(body)) in headers
+            and not UNUSUAL.intersection(names)
+            and not HEADER_RE.search(b"".join(names))
+            and not HEADER_VALUE_RE.search(b"".join(values))
+        )
+        if ordinary:
+            lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+            cycle.transport.write(b"".join((STATUS_LINE[head["status"]], *lines, b"\r\n", body)))
+            cycle.response_started = cycle.response_complete = True
+            cycle.waiting_for_100_continue = False
+            cycle.message_event.set()
+            cycle.on_response()
+        return ordinary
 
 
 class Connection(HttpToolsProtocol):
@@ -75,6 +107,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._overdue: TimerHandle | None = None
         self._stopping = False
+        self._when_gone: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -87,6 +120,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._in_time()
+        if self._when_gone is not None:
+            self._when_gone()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -124,10 +159,13 @@ class Connection(HttpToolsProtocol):
             return  # not yet: it is parsed once more, without the offer
         if len(self.pipeline) >= PIPELINED:
             raise MalformedRequest(f"more than {PIPELINED} requests wait on this connection; open another")
+        self.scope["state"]["when_gone"] = self._set_when_gone
         super().on_headers_complete()
-        self.cycle.transport = HeadWithBody(self.cycle.transport, self.loop)  # type: ignore[assignment]
         if self._stopping:
             self.cycle.keep_alive = False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        super()._start_asgi_task(cycle, Answering(app, cycle))
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -141,6 +179,10 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(LAST_SECONDS, self._close_if_idle)
         else:
             super().shutdown()
+
+    def _set_when_gone(self, call: Callable[[], object] | None) -> None:
+        """See `presence.WhenGone`."""
+        self._when_gone = call
 
     @property
     def _idle(self) -> bool:

@@ -10,74 +10,73 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, InvalidValue
 
-SENT_AT_ONCE = 16 * 1024
-"""Bytes of a whole body that fit into the server's buffer: sending them waits for no client, and needs no timer."""
+TICK_SECONDS = 0.02
+"""How much later than it is due something may be given up."""
 
 
 class Clock:
-    """The one timer of a request; handlers find it in the scope's state, as `clock`.
-
-    What it waits for changes more often than it comes too late. So the loop's timer stays where it was set, and is set
-    again when it strikes too early.
+    """Until when a request waits for what; handlers find it in the scope's state, as `clock`.
 
     Args:
         seconds: in which the answer must begin.
+        send_seconds: in which a client must take each part of a long answer.
     """
 
-    def __init__(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._now, self._call_at = loop.time, loop.call_at
+    __slots__ = ("_seconds", "_send_seconds", "_task", "deadline", "due", "late", "struck")
+
+    def __init__(self, seconds: float, send_seconds: float = math.inf) -> None:
+        self._task = asyncio.current_task()
         self._seconds = seconds
-        self._end = self._due = self._set_to = self._now() + seconds
-        self._timer = self._call_at(self._due, self._strike)
-        self.timeout = asyncio.timeout(None)
+        self._send_seconds = send_seconds
+        self.deadline = self.due = monotonic() + seconds
+        """As `time.monotonic()` has it."""
         self.late: Callable[[], Exception] = self._too_late
+        """What is raised when it is over."""
+        self.struck = False
 
     def wait_for(self, seconds: float, late: Callable[[], Exception]) -> None:
         """Allow so many seconds for what comes next, and not more than are left; then raise what `late` gives."""
-        due = self._now() + seconds
-        if due < self._end:
-            self._due, self.late = due, late
-            if due < self._set_to:
-                self._set(due)
+        due = monotonic() + seconds
+        if due < self.deadline:
+            self.due, self.late = due, late
 
     def go_on(self) -> None:
         """What was waited for has come; wait for the answer again."""
-        self._due, self.late = self._end, self._too_late
+        self.due, self.late = self.deadline, self._too_late
 
-    def begun(self) -> None:
-        """The answer has begun, and may take its time."""
-        self._due = self._end = math.inf
+    def watch(self, send: Send) -> Send:
+        """Send the parts of a long answer, each in its time. Once it has begun it may take as long as it needs."""
 
-    def stop(self) -> None:
-        """The request is over."""
-        self._timer.cancel()
+        async def send_in_time(message: Message) -> None:
+            self.deadline = math.inf
+            self.wait_for(self._send_seconds, self._stopped_reading)
+            await send(message)
+            self.due = math.inf
 
-    def _strike(self) -> None:
-        self._set_to = math.inf
-        if self._due <= self._now():
-            self.timeout.reschedule(self._due)
-        elif self._due < math.inf:
-            self._set(self._due)
+        return send_in_time
 
-    def _set(self, when: float) -> None:
-        self._timer.cancel()
-        self._set_to = when
-        self._timer = self._call_at(when, self._strike)
+    def strike(self) -> None:
+        """Give up. The task raises what `late` gives."""
+        self.struck, self.due = True, math.inf
+        if self._task is not None:
+            self._task.cancel()
 
     def _too_late(self) -> Exception:
         return DeadlineExceeded(f"no answer within {self._seconds:g} seconds; ask for less, or again later")
+
+    def _stopped_reading(self) -> Exception:
+        return ClientDisconnect(f"the client took nothing for {self._send_seconds:g} seconds")
 
 
 class DeadlineMiddleware:
     """Gives every answer a time in which it must begin: the service's own, or less if `X-Deadline-Ms` says so.
 
-    Handlers find it in `request.state.deadline`, as `time.monotonic()` has it. Once an answer has begun, each part of
-    it must be taken within `send_seconds`; a client that stops reading is let go.
+    One timer looks after all requests. What they wait for changes several times in each, and almost never comes too
+    late: a timer of its own for each would be set and taken back again.
 
     Raises:
         DeadlineExceeded: if the answer has not begun by then. What is being computed goes on, for nobody.
-        ClientDisconnect: if the client has stopped reading, which is as good as gone.
+        ClientDisconnect: if the client has stopped reading a long answer, which is as good as gone.
         InvalidValue: if the header is no whole number of milliseconds above 0.
     """
 
@@ -85,41 +84,38 @@ class DeadlineMiddleware:
         self.app = app
         self.seconds = seconds
         self.send_seconds = send_seconds
+        self._clocks: set[Clock] = set()
+        self._ticking_in: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        seconds = min(self.seconds, _asked(scope))
-        clock = Clock(seconds)
-        state = scope.setdefault("state", {})
-        state["deadline"], state["clock"] = monotonic() + seconds, clock
-        begun = False
-
-        async def send_in_time(message: Message) -> None:
-            nonlocal begun
-            if not begun:
-                begun = True
-                clock.begun()
-            if len(message.get("body", b"")) < SENT_AT_ONCE and not message.get("more_body", False):
-                await send(message)
-                return
-            clock.wait_for(self.send_seconds, self._stopped_reading)
-            await send(message)
-            clock.begun()
-
+        clock = Clock(min(self.seconds, _asked(scope)), self.send_seconds)
+        scope["state"]["clock"] = clock
+        self._clocks.add(clock)
+        if self._ticking_in is None:
+            self._ticking_in = asyncio.get_running_loop()
+            self._ticking_in.call_later(TICK_SECONDS, self._tick)
         try:
-            async with clock.timeout:
-                await self.app(scope, receive, send_in_time)
-        except TimeoutError:
-            if not clock.timeout.expired():
+            await self.app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not clock.struck or (task := asyncio.current_task()) is None or task.uncancel():
                 raise
             raise clock.late() from None
         finally:
-            clock.stop()
+            self._clocks.discard(clock)
 
-    def _stopped_reading(self) -> Exception:
-        return ClientDisconnect(f"the client took nothing for {self.send_seconds:g} seconds")
+    def _tick(self) -> None:
+        now = monotonic()
+        for clock in self._clocks:
+            if clock.due <= now:
+                clock.strike()
+        assert self._ticking_in is not None
+        if self._clocks:
+            self._ticking_in.call_later(TICK_SECONDS, self._tick)
+        else:
+            self._ticking_in = None
 
 
 def _asked(scope: Scope) -> float:

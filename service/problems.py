@@ -7,7 +7,7 @@ from http import HTTPStatus
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import GaneryError, MethodNotAllowed, NotFound
 
@@ -27,22 +27,15 @@ class ProblemMiddleware:
             await self.app(scope, receive, send)
             return
         request_id = scope["state"]["request_id"]
-        started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
         try:
-            await self.app(scope, receive, watch)
+            await self.app(scope, receive, send)
         except ClientDisconnect:
             return  # nobody is left to answer
         except Exception as error:
             problem = _as_ganery_error(error, scope)
             if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 logger.exception("request %s failed", request_id, extra={"request_id": request_id})
-            if started:
+            if scope["state"]["begun"]:
                 raise  # the server cuts the connection: a picture that stops half way must not look whole
             scope["state"]["problem"] = problem.kind
             await problem_response(problem, request_id)(scope, receive, send)

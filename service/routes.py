@@ -18,7 +18,7 @@ from service.animations import ANIMATIONS
 from service.answers import as_json, made_by, one_picture, one_translation, representation, result_of
 from service.archives import ARCHIVES
 from service.bundle import Bundle
-from service.endpoint import WEB, get, lifecycle_of, page, post
+from service.endpoint import WEB, get, header_of, lifecycle_of, page, post
 from service.errors import NotFound, TooLarge
 from service.formats import FORMATS, choose
 from service.forms import BodyLimits, read_pictures, safe_names
@@ -60,15 +60,15 @@ async def sample_again(request: Request) -> Response:
     address = Address.parse(request.path_params["id"])
     format_ = choose(FORMATS, None, _accept(request))
     bundle = lifecycle_of(request).catalog.of_digest(address.digest)
-    request.state.model = bundle.name
+    request.scope["state"]["model"] = bundle.name
     sample = bundle.sample(seed=address.seed, class_=address.label, truncation=address.truncation)
     # The id says all that the picture depends on; the encoder's build is the service's version.
     headers = {
-        "ETag": f'"{sample.id}.{format_.extension}.{__version__}"',
-        "Cache-Control": "public, max-age=31536000, immutable",
-        "Vary": "Accept",
+        "etag": f'"{sample.id}.{format_.extension}.{__version__}"',
+        "cache-control": "public, max-age=31536000, immutable",
+        "vary": "Accept",
     }
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
+    if headers["etag"] in header_of(request, b"if-none-match"):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return await one_picture(request, bundle, sample, format_, headers)
 
@@ -97,10 +97,10 @@ async def sample(request: Request) -> Response:
         archive.write(pieces),
         media_type=archive.media_type,
         headers={
-            "X-Seed": str(plan.seeds[0]),
-            "X-Count": str(len(plan)),
+            "x-seed": str(plan.seeds[0]),
+            "x-count": str(len(plan)),
             **made_by(bundle),
-            "Content-Disposition": f'attachment; filename="{name}"',
+            "content-disposition": f'attachment; filename="{name}"',
         },
     )
 
@@ -125,7 +125,7 @@ async def interpolate(request: Request) -> Response:
         return kind.encode(np.concatenate(list(pieces)), ask.milliseconds, origin)
 
     content = await in_thread(request, pieces, file)
-    return Response(content, media_type=kind.media_type, headers={"X-Frames": str(len(way)), **made_by(bundle)})
+    return Response(content, media_type=kind.media_type, headers={"x-frames": str(len(way)), **made_by(bundle)})
 
 
 async def translate(request: Request) -> Response:
@@ -135,7 +135,7 @@ async def translate(request: Request) -> Response:
     body = await read_body(request, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
     began = perf_counter()
     limits = BodyLimits(settings.max_uploads, settings.max_upload_bytes)
-    content_type = request.headers.get("content-type", "")
+    content_type = header_of(request, b"content-type")
     brought = await run_sync(read_pictures, body, content_type, limits, abandon_on_cancel=True)
     del body
     said = [*request.query_params.multi_items(), *brought.fields.items()]
@@ -144,12 +144,12 @@ async def translate(request: Request) -> Response:
     bundle = _bundle(request, ask.model, task="translate")
     seed = seed_for(bundle, ask.seed)
     read = partial(translations, bundle, brought.pictures, seed=seed, file_format=file_format)
-    time_limit = TimeLimit(request.state.deadline, settings.deadline_seconds)
+    time_limit = TimeLimit(request.scope["state"]["clock"].deadline, settings.deadline_seconds)
     # At the deadline the thread is left behind: it ends at its next picture.
     pictures = await run_sync(
         partial(read, max_pixels=settings.max_pixels, time_limit=time_limit), abandon_on_cancel=True
     )
-    headers = {**({} if seed is None else {"X-Seed": str(seed)}), **made_by(bundle)}
+    headers = {**({} if seed is None else {"x-seed": str(seed)}), **made_by(bundle)}
     decode = perf_counter() - began
     if container is None:
         return await one_translation(request, pictures[0], headers, decode)
@@ -157,8 +157,8 @@ async def translate(request: Request) -> Response:
     pieces = Pieces(bundle.batcher, chain.from_iterable(picture.works() for picture in pictures))
     files = ((name, picture.file(pieces)) for name, picture in zip(names, pictures, strict=True))
     headers |= {
-        "X-Count": str(len(pictures)),
-        "Content-Disposition": f'attachment; filename="{bundle.name}.{container.extension}"',
+        "x-count": str(len(pictures)),
+        "content-disposition": f'attachment; filename="{bundle.name}.{container.extension}"',
     }
     return await stream(request, pieces, container.write(files), media_type=container.media_type, headers=headers)
 
@@ -172,7 +172,7 @@ async def verify(request: Request) -> Response:
     if isinstance(case, Verdict):
         return as_json(case)
     bundle = service.catalog.named(case.sample.model)
-    request.state.model = bundle.name
+    request.scope["state"]["model"] = bundle.name
     work = bundle.work([case.sample], case.judge)
     done = await result_of(request, bundle, work)
     return as_json(done.value)
@@ -194,14 +194,14 @@ async def models(request: Request) -> Response:
 async def model(request: Request) -> Response:
     """The card of one model."""
     bundle = lifecycle_of(request).catalog.named(request.path_params["name"])
-    request.state.model = bundle.name
+    request.scope["state"]["model"] = bundle.name
     return as_json(ModelCard.of(bundle))
 
 
 async def sheet(request: Request) -> Response:
     """The sheet of samples that came with a model."""
     bundle = lifecycle_of(request).catalog.named(request.path_params["name"])
-    request.state.model = bundle.name
+    request.scope["state"]["model"] = bundle.name
     if bundle.samples_png is None:
         raise NotFound(f"model {bundle.name!r} came without samples.png")
     return Response(bundle.samples_png, media_type="image/png")
@@ -251,7 +251,7 @@ ROUTES: list[BaseRoute] = [
 
 def _bundle(request: Request, name: str | None, task: Task = "generate") -> Bundle:
     bundle = lifecycle_of(request).catalog.get(name, task=task)
-    request.state.model = bundle.name
+    request.scope["state"]["model"] = bundle.name
     return bundle
 
 
@@ -261,4 +261,5 @@ async def _parse(request: Request, schema: type[Schema]) -> Schema:
 
 
 def _accept(request: Request) -> str:
-    return ", ".join(request.headers.getlist("accept")) or "*/*"
+    came = [str(value, "latin-1") for name, value in request.scope["headers"] if name == b"accept"]
+    return ", ".join(came) or "*/*"

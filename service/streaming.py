@@ -91,7 +91,7 @@ class PiecesResponse(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, scope["state"]["clock"].watch(send))
         finally:
             self.pieces.close()
             # An answer that is broken off lives on in the cycles of its exception until the collector comes; megabytes

@@ -177,14 +177,15 @@ class TelemetryMiddleware:
             await self.app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"], state["begun"] = request_id, False
         status = CLIENT_GONE
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                timings = scope["state"].get("timings", ())
+                status, state["begun"] = message["status"], True
+                timings = state.get("timings", ())
                 phases = "".join([f"{name};dur={seconds * 1000:.1f}, " for name, seconds in timings])
                 timing = f"{phases}total;dur={(perf_counter() - start) * 1000:.1f}"
                 message["headers"].extend(((b"x-request-id", request_id.encode()), (b"server-timing", timing.encode())))
@@ -198,13 +199,14 @@ class TelemetryMiddleware:
             self._in_progress -= 1
             seconds = perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
-            model = scope["state"].get("model", "")
-            requests, timer = self._series_of(route, status, model)
+            model = state.get("model", "")
+            key = route, status, model
+            requests, timer = self._series.get(key) or self._new_series(*key)
             requests.inc()
             timer.observe(seconds)
-            if kind := scope["state"].get("problem"):
+            if kind := state.get("problem"):
                 self.metrics.problems.labels(kind, model).inc()
-            if self._logged(route, status):
+            if (self._log_all or status >= HTTPStatus.BAD_REQUEST) and route not in UNLOGGED:
                 # Quoted: a decoded path may hold line breaks, and with them forged log lines.
                 method, path, milliseconds = scope["method"], quote(scope["path"]), round(seconds * 1000, 1)
                 logger.info(
@@ -224,15 +226,11 @@ class TelemetryMiddleware:
                     },
                 )
 
-    def _series_of(self, route: str, status: int, model: str) -> tuple[Counter, Histogram]:
-        """Those of such requests; finding them in the registry costs as much as counting in them."""
-        key = route, status, model
-        if key not in self._series:
-            self._series[key] = self.metrics.requests.labels(*key), self.metrics.seconds.labels(route)
-        return self._series[key]
-
-    def _logged(self, route: str, status: int) -> bool:
-        return route not in UNLOGGED and (self._log_all or status >= HTTPStatus.BAD_REQUEST)
+    def _new_series(self, route: str, status: int, model: str) -> tuple[Counter, Histogram]:
+        """Those of such requests. Kept: finding them in the registry costs as much as counting in them."""
+        series = self.metrics.requests.labels(route, status, model), self.metrics.seconds.labels(route)
+        self._series[route, status, model] = series
+        return series
 
 
 def _request_id(scope: Scope) -> str:

@@ -1,6 +1,5 @@
 import asyncio
 import threading
-from concurrent.futures import Future
 
 import pytest
 
@@ -16,39 +15,63 @@ def anyio_backend():
 
 async def test_every_result_reaches_the_one_who_waits_for_it():
     arrivals = Arrivals()
-    futures = [Future() for _ in range(300)]
-    waiting = [arrivals.expect(future) for future in futures]
+    expected = [arrivals.expect() for _ in range(300)]
     threads = [
-        threading.Thread(target=lambda part=part: [future.set_result(id(future)) for future in part])
-        for part in (futures[::3], futures[1::3], futures[2::3])
+        threading.Thread(target=lambda part=part: [arrival.set_result(id(arrival)) for arrival in part])
+        for part in (expected[::3], expected[1::3], expected[2::3])
     ]
     for thread in threads:
         thread.start()
-    assert await asyncio.wait_for(asyncio.gather(*waiting), 30) == [id(future) for future in futures]
+    results = await asyncio.wait_for(asyncio.gather(*(arrival.waiter for arrival in expected)), 30)
+    assert results == [id(arrival) for arrival in expected]
     for thread in threads:
         thread.join()
 
 
 async def test_a_failure_arrives_too():
-    future = Future()
-    waiting = Arrivals().expect(future)
-    future.set_exception(ValueError("no"))
+    arrival = Arrivals().expect()
+    arrival.set_exception(ValueError("no"))
     with pytest.raises(ValueError, match="no"):
-        await asyncio.wait_for(waiting, 30)
+        await asyncio.wait_for(arrival.waiter, 30)
 
 
-async def test_giving_up_spares_the_work():
-    future = Future()
-    Arrivals().expect(future).cancel()
-    await asyncio.sleep(0)
-    assert future.cancelled()
+async def test_what_has_been_given_up_need_not_be_computed():
+    arrival = Arrivals().expect()
+    assert arrival.set_running_or_notify_cancel()
+    assert not arrival.cancelled()
+    arrival.waiter.cancel()
+    assert not arrival.set_running_or_notify_cancel()
+    assert arrival.cancelled()
 
 
 async def test_what_comes_after_giving_up_harms_nobody():
-    arrivals, late, other = Arrivals(), Future(), Future()
-    late.set_running_or_notify_cancel()
-    given_up, waiting = arrivals.expect(late), arrivals.expect(other)
-    given_up.cancel()
-    late.set_result(1)
+    arrivals = Arrivals()
+    given_up, other = arrivals.expect(), arrivals.expect()
+    given_up.waiter.cancel()
+    given_up.set_result(1)
     other.set_result(2)
-    assert await asyncio.wait_for(waiting, 30) == 2
+    assert await asyncio.wait_for(other.waiter, 30) == 2
+
+
+async def test_the_first_result_counts():
+    arrival = Arrivals().expect()
+    arrival.set_result(1)
+    arrival.set_exception(ValueError("the batch failed later"))
+    assert await asyncio.wait_for(arrival.waiter, 30) == 1
+
+
+async def test_loops_do_not_mix():
+    arrivals, results = Arrivals(), []
+
+    async def elsewhere():
+        arrival = arrivals.expect()
+        threading.Timer(0.01, arrival.set_result, ["there"]).start()
+        results.append(await asyncio.wait_for(arrival.waiter, 30))
+
+    thread = threading.Thread(target=asyncio.run, args=(elsewhere(),))
+    thread.start()
+    here = arrivals.expect()
+    here.set_result("here")
+    assert await asyncio.wait_for(here.waiter, 30) == "here"
+    await asyncio.to_thread(thread.join)
+    assert results == ["there"]

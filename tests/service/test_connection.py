@@ -1,16 +1,19 @@
 """Raw bytes against uvicorn with our protocol, around an application that only echoes. No bundles, no processes."""
 
 import asyncio
+import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service import connection
-from service.connection import HEAD_BYTES, PIPELINED, Connection, HeadWithBody
+from service.connection import HEAD_BYTES, PIPELINED, Answering, Connection
 
 PATIENCE = 60  # seconds; a busy machine is no failure
 FLOOD = 16 * 2**20  # bytes: far more than a socket's buffers hold
@@ -247,52 +250,94 @@ def test_while_it_stops_a_request_that_is_under_way_is_answered(connect, server)
 
 
 class Recorder(asyncio.Transport):
-    """What is asked of a transport, in order."""
+    """Keeps what is written, piece by piece."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[object] = []
+        self.pieces: list[bytes] = []
 
     def is_closing(self) -> bool:
         return False
 
     def write(self, data: bytes) -> None:
-        self.asked.append(data)
-
-    def writelines(self, list_of_data: Iterable[bytes]) -> None:
-        self.asked.append(list(list_of_data))
+        self.pieces.append(data)
 
     def close(self) -> None:
-        self.asked.append("closed")
+        self.pieces.append(b"(closed)")
+
+
+def start(*headers: tuple[bytes, bytes], status: int = 200) -> dict[str, object]:
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body(content: bytes, *, more: bool = False) -> dict[str, object]:
+    return {"type": "http.response.body", "body": content, "more_body": more}
+
+
+FOUR = (b"content-length", b"4")
+ANSWERS = {
+    "whole": [start(FOUR, (b"x-seed", b"7")), body(b"data")],
+    "whole problem": [start(FOUR, status=404), body(b"data")],
+    "empty": [start((b"content-length", b"0")), body(b"")],
+    "none": [start(status=304), body(b"")],
+    "in two pieces": [start(FOUR), body(b"da", more=True), body(b"ta")],
+    "of unknown length": [start(), body(b"da", more=True), body(b"ta")],
+    "of one piece of unknown length": [start(), body(b"data")],
+    "the last": [start(FOUR, (b"connection", b"close")), body(b"data")],
+    "chunked": [start((b"transfer-encoding", b"chunked")), body(b"data")],
+    "too long": [start(FOUR), body(b"data and more")],
+    "too short": [start(FOUR), body(b"da")],
+    "with a header that would be two": [start(FOUR, (b"x-name", b"a\r\nx-other: b")), body(b"data")],
+    "with a header of a strange name": [start(FOUR, (b"x name", b"a")), body(b"data")],
+    "without a head": [body(b"data")],
+    "with two heads": [start(FOUR), start(FOUR)],
+    "twice": [start(FOUR), body(b"data"), start(FOUR), body(b"data")],
+}
+
+
+async def answered(messages, wrap, *, method: str = "GET", keep_alive: bool = True) -> tuple[list[bytes], str, bool]:
+    """What is written for an answer, what is raised, and whether the next request may come."""
+    recorder, done = Recorder(), []
+    quiet = logging.getLogger("quiet")
+    cycle = RequestResponseCycle(
+        scope={"type": "http", "method": method, "headers": []},
+        transport=recorder,
+        flow=FlowControl(recorder),
+        logger=quiet,
+        access_logger=quiet,
+        access_log=False,
+        default_headers=[(b"date", b"today")],
+        message_event=asyncio.Event(),
+        expect_100_continue=False,
+        keep_alive=keep_alive,
+        on_response=lambda: done.append(True),
+    )
+    error = ""
+
+    async def app(scope, receive, send):
+        nonlocal error
+        try:
+            for message in messages:
+                await send(message)
+        except RuntimeError as raised:
+            error = str(raised)
+
+    await wrap(app, cycle)(cycle.scope, cycle.receive, cycle.send)
+    return recorder.pieces, error, cycle.response_complete and bool(done)
 
 
 @pytest.mark.anyio
-async def test_a_head_leaves_with_the_body_that_follows_at_once():
-    recorder = Recorder()
-    transport = HeadWithBody(recorder, asyncio.get_running_loop())
-    for data in (b"head", b"body", b"more"):
-        transport.write(data)
-    await asyncio.sleep(0)
-    assert recorder.asked == [[b"head", b"body"], b"more"]
+@pytest.mark.parametrize("keep_alive", [True, False])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("messages", ANSWERS.values(), ids=ANSWERS)
+async def test_every_answer_is_the_bytes_that_uvicorn_sends(messages, method, keep_alive):
+    pieces, *ours = await answered(messages, Answering, method=method, keep_alive=keep_alive)
+    expected, *its = await answered(messages, lambda app, cycle: app, method=method, keep_alive=keep_alive)
+    assert (b"".join(pieces), ours) == (b"".join(expected), its)
 
 
 @pytest.mark.anyio
-async def test_a_head_waits_for_no_body_that_comes_later():
-    recorder = Recorder()
-    transport = HeadWithBody(recorder, asyncio.get_running_loop())
-    transport.write(b"head")
-    await asyncio.sleep(0)
-    assert recorder.asked == [b"head"]
-    transport.write(b"body")
-    transport.close()
-    assert recorder.asked == [b"head", b"body", "closed"]
-
-
-@pytest.mark.anyio
-async def test_a_head_is_sent_before_the_connection_is_closed():
-    recorder = Recorder()
-    transport = HeadWithBody(recorder, asyncio.get_running_loop())
-    transport.write(b"head")
-    transport.close()
-    await asyncio.sleep(0)
-    assert recorder.asked == [b"head", "closed"]
+@pytest.mark.parametrize("name", ["whole", "whole problem", "empty"])
+async def test_a_whole_answer_leaves_in_one_piece(name):
+    pieces, error, complete = await answered(ANSWERS[name], Answering)
+    assert (len(pieces), error, complete) == (1, "", True)

@@ -59,9 +59,9 @@ def test_another_page_may_not(serve, plain, origin):
         assert "access-control-allow-origin" not in client.get("/models", headers={"Origin": origin}).headers
 
 
-def test_errors_can_be_read_and_a_preflight_needs_no_key(serve, plain, tmp_path):
+def test_errors_can_be_read_and_a_preflight_needs_no_key(serve, plain, gate, tmp_path):
     (tmp_path / "keys").write_text("correct-horse-battery")
-    with serve(cors_origins=PAGE, api_keys_file=tmp_path / "keys", deadline_seconds=0.001) as client:
+    with serve(cors_origins=PAGE, api_keys_file=tmp_path / "keys", deadline_seconds=0.05) as client:
         assert preflight(client).status_code == 200
         key = {"Authorization": "Bearer correct-horse-battery"}
         for answer, status in (
@@ -72,6 +72,7 @@ def test_errors_can_be_read_and_a_preflight_needs_no_key(serve, plain, tmp_path)
             assert answer.status_code == status
             assert answer.headers["access-control-allow-origin"] == PAGE
             assert answer.headers["x-request-id"]
+        gate.opened.set()
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,14 @@ async def never(scope, receive, send):
 
 async def tell(scope, receive, send):
     """How many seconds are left."""
-    left = scope["state"]["deadline"] - time.monotonic()
+    left = scope["state"]["clock"].deadline - time.monotonic()
     await PlainTextResponse(str(left))(scope, receive, send)
 
 
 def ask(app, header=None, **seconds):
     headers = {} if header is None else {"X-Deadline-Ms": header}
-    return TestClient(DeadlineMiddleware(app, **{"seconds": 30, "send_seconds": 5, **seconds})).get(
-        "/", headers=headers
-    )
+    app = DeadlineMiddleware(app, **{"seconds": 30, "send_seconds": 5, **seconds})
+    return TestClient(app).get("/", headers=headers)
 
 
 def test_what_begins_too_late_is_given_up():
@@ -58,7 +57,7 @@ def test_any_header_is_a_deadline_or_a_mistake(header):
         pass
 
     async def call():
-        scope = {"type": "http", "headers": [(b"x-deadline-ms", header)]}
+        scope = {"type": "http", "headers": [(b"x-deadline-ms", header)], "state": {}}
         await DeadlineMiddleware(pass_by, seconds=1, send_seconds=1)(scope, None, None)
 
     try:
@@ -76,7 +75,7 @@ def test_what_has_begun_may_take_its_time():
             await anyio.sleep(0.1)
 
     async def stream(scope, receive, send):
-        await StreamingResponse(chunks())(scope, receive, send)
+        await StreamingResponse(chunks())(scope, receive, scope["state"]["clock"].watch(send))
 
     assert ask(stream, seconds=0.15).content == b"xxx"
 
@@ -88,6 +87,9 @@ def test_a_client_that_stops_taking_what_has_begun_is_let_go():
         while True:
             yield b"x"
 
+    async def stream(scope, receive, send):
+        await StreamingResponse(forever())(scope, receive, scope["state"]["clock"].watch(send))
+
     async def send(message):
         sent.append(message["type"])
         if len(sent) == 3:
@@ -97,9 +99,8 @@ def test_a_client_that_stops_taking_what_has_begun_is_let_go():
         await anyio.sleep(60)
 
     async def call():
-        scope = {"type": "http", "headers": [], "asgi": {"spec_version": "2.3"}}
-        app = DeadlineMiddleware(StreamingResponse(forever()), seconds=30, send_seconds=0.05)
-        await app(scope, receive, send)
+        scope = {"type": "http", "headers": [], "asgi": {"spec_version": "2.3"}, "state": {}}
+        await DeadlineMiddleware(stream, seconds=30, send_seconds=0.05)(scope, receive, send)
 
     with pytest.raises(ClientDisconnect):
         anyio.run(call)

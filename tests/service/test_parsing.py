@@ -130,7 +130,7 @@ async def read_in_time(receive):
         read.append(await read_body(Request(scope, receive), max_bytes=1000, seconds=0.2))
 
     read = []
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "state": {}}
     await DeadlineMiddleware(app, seconds=60, send_seconds=60)(scope, receive, None)
     return read[0]
 

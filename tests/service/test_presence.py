@@ -19,7 +19,11 @@ class Client:
     def __init__(self):
         self.left = asyncio.Event()
         self.messages = [{"type": "http.request", "body": b"", "more_body": False}]
-        self.request = Request({"type": "http", "headers": []}, self.receive)
+        self.request = Request({"type": "http", "headers": [], "state": {}}, self.receive)
+
+    def tells(self, call):
+        """What a server offers that says by itself when a client has gone."""
+        self.call = call
 
     async def receive(self):
         if self.messages:
@@ -81,3 +85,16 @@ async def test_a_result_that_comes_as_the_client_leaves_is_a_result():
     client.left.set()
     future.set_result(3)
     assert await waiting == 3
+
+
+async def test_a_server_that_tells_is_not_asked():
+    client, future = Client(), asyncio.get_running_loop().create_future()
+    client.request.scope["state"]["when_gone"] = client.tells
+    waiting = asyncio.ensure_future(while_connected(client.request, future))
+    await asyncio.sleep(0.1)
+    client.call()
+    with pytest.raises(ClientDisconnect):
+        await waiting
+    assert future.cancelled()
+    assert client.messages
+    assert client.call is None

@@ -16,6 +16,7 @@ import pytest
 from service.archives import ARCHIVES
 from service.batcher import Batcher, QueueLimits
 from service.cpus import available_cpus
+from service.deadline import Clock
 from service.errors import Overloaded
 from service.streaming import CHUNK, Pieces, PiecesResponse, joined
 from service.work import Work, compute
@@ -125,9 +126,12 @@ def test_an_answer_that_is_broken_off_lets_go_of_what_it_was_made_of(batcher):
         await left.wait()
         return {"type": "http.disconnect"}
 
+    async def answer():
+        await response({"type": "http", "asgi": {"spec_version": "2.3"}, "state": {"clock": Clock(60)}}, receive, send)
+
     gc.disable()
     try:
-        asyncio.run(response({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send))
+        asyncio.run(answer())
         assert alive() is None
     finally:
         gc.enable()
