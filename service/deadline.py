@@ -2,13 +2,15 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, InvalidValue
+from service.headers import header_of
 
 TICK_SECONDS = 0.02
 """How much later than it is due something may be given up."""
@@ -18,14 +20,17 @@ class Clock:
     """Until when a request waits for what; handlers find it in the scope's state, as `clock`.
 
     Args:
-        seconds: in which the answer must begin.
+        state: of the request; its `begun` says whether the answer has.
+        seconds: in which it must.
         send_seconds: in which a client must take each part of a long answer.
     """
 
-    __slots__ = ("_seconds", "_send_seconds", "_task", "deadline", "due", "late", "struck")
+    __slots__ = ("_seconds", "_send_seconds", "_state", "_task", "_watching", "deadline", "due", "late", "struck")
 
-    def __init__(self, seconds: float, send_seconds: float = math.inf) -> None:
+    def __init__(self, state: Mapping[str, Any], seconds: float, send_seconds: float = math.inf) -> None:
+        self._state = state
         self._task = asyncio.current_task()
+        self._watching = False
         self._seconds = seconds
         self._send_seconds = send_seconds
         self.deadline = self.due = monotonic() + seconds
@@ -45,7 +50,8 @@ class Clock:
         self.due, self.late = self.deadline, self._too_late
 
     def watch(self, send: Send) -> Send:
-        """Send the parts of a long answer, each in its time. Once it has begun it may take as long as it needs."""
+        """For the parts of a long answer, each in its time. All together may take as long as they need."""
+        self._watching = True
 
         async def send_in_time(message: Message) -> None:
             self.deadline = math.inf
@@ -56,10 +62,10 @@ class Clock:
         return send_in_time
 
     def strike(self) -> None:
-        """Give up. The task raises what `late` gives."""
-        self.struck, self.due = True, math.inf
-        if self._task is not None:
-            self._task.cancel()
+        """It is due: give up, unless it was the answer that was waited for, and has begun. `late` gives the reason."""
+        self.due = math.inf
+        if self._task is not None and (self._watching or not self._state.get("begun")):
+            self.struck = self._task.cancel()
 
     def _too_late(self) -> Exception:
         return DeadlineExceeded(f"no answer within {self._seconds:g} seconds; ask for less, or again later")
@@ -91,8 +97,8 @@ class DeadlineMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        clock = Clock(min(self.seconds, _asked(scope)), self.send_seconds)
-        scope["state"]["clock"] = clock
+        state = scope["state"]
+        clock = state["clock"] = Clock(state, min(self.seconds, _asked(scope)), self.send_seconds)
         self._clocks.add(clock)
         if self._ticking_in is None:
             self._ticking_in = asyncio.get_running_loop()
@@ -119,11 +125,9 @@ class DeadlineMiddleware:
 
 
 def _asked(scope: Scope) -> float:
-    for name, value in scope["headers"]:
-        if name == b"x-deadline-ms":
-            if not value.isdigit() or not int(value[:20]) > 0:
-                raise InvalidValue(
-                    f"X-Deadline-Ms is {value[:50].decode('latin-1')!r}; send whole milliseconds, 1 or more"
-                )
-            return int(value[:20]) / 1000
-    return math.inf
+    came = header_of(scope, b"x-deadline-ms")
+    if came is None:
+        return math.inf
+    if not (came.isascii() and came.isdigit() and int(came[:20]) > 0):
+        raise InvalidValue(f"X-Deadline-Ms is {came[:50]!r}; send whole milliseconds, 1 or more")
+    return int(came[:20]) / 1000

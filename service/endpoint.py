@@ -51,17 +51,3 @@ def page(name: str) -> Handler:
 def lifecycle_of(request: Request) -> Lifecycle:
     lifecycle: Lifecycle = request.scope["app"].lifecycle
     return lifecycle
-
-
-def header_of(request: Request, name: bytes, otherwise: str = "") -> str:
-    """A header as it came, the first if it came several times. Starlette's mapping takes ten times as long.
-
-    Args:
-        request: whose it is.
-        name: in lower case.
-        otherwise: if it did not come.
-    """
-    for key, value in request.scope["headers"]:
-        if key == name:
-            return str(value, "latin-1")
-    return otherwise

@@ -10,7 +10,6 @@ from pydantic_core import ErrorDetails, from_json
 from starlette.requests import ClientDisconnect, Request
 
 from service.deadline import Clock
-from service.endpoint import header_of
 from service.errors import (
     InvalidValue,
     MalformedRequest,
@@ -19,6 +18,7 @@ from service.errors import (
     UnsupportedMediaType,
     json_pointer,
 )
+from service.headers import header_of
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -34,7 +34,7 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int, secon
         MalformedRequest: if it is not JSON; NaN, infinities and absurd nesting are not.
         InvalidValue: if it breaks the schema.
     """
-    media_type = header_of(request, b"content-type", "none").partition(";")[0].strip().lower()
+    media_type = (header_of(request.scope, b"content-type") or "none").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaType(f"Content-Type is {media_type[:100]}; send application/json")
     refuse_encoded(request)
@@ -69,7 +69,7 @@ def refuse_encoded(request: Request) -> None:
     Raises:
         UnsupportedMediaType: if the body is compressed, or encoded otherwise.
     """
-    encoding = header_of(request, b"content-encoding", "identity").strip().lower()
+    encoding = (header_of(request.scope, b"content-encoding") or "identity").strip().lower()
     if encoding != "identity":
         raise UnsupportedMediaType(f"Content-Encoding is {encoding[:100]}; send the body as it is")
 
@@ -102,7 +102,7 @@ async def read_body(request: Request, *, max_bytes: int, seconds: float) -> byte
         ClientDisconnect: if the client has gone.
     """
     # Refused by its announcement, before a byte of it is read; the count below is what is relied on.
-    announced = header_of(request, b"content-length")
+    announced = header_of(request.scope, b"content-length") or ""
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
         raise TooLarge(f"the body is larger than {max_bytes} bytes; send less")
     clock: Clock = request.scope["state"]["clock"]

@@ -18,10 +18,11 @@ from service.animations import ANIMATIONS
 from service.answers import as_json, made_by, one_picture, one_translation, representation, result_of
 from service.archives import ARCHIVES
 from service.bundle import Bundle
-from service.endpoint import WEB, get, header_of, lifecycle_of, page, post
+from service.endpoint import WEB, get, lifecycle_of, page, post
 from service.errors import NotFound, TooLarge
 from service.formats import FORMATS, choose
 from service.forms import BodyLimits, read_pictures, safe_names
+from service.headers import header_of
 from service.interpolation import Interpolation
 from service.manifest import Task
 from service.openapi import document
@@ -68,7 +69,7 @@ async def sample_again(request: Request) -> Response:
         "cache-control": "public, max-age=31536000, immutable",
         "vary": "Accept",
     }
-    if headers["etag"] in header_of(request, b"if-none-match"):
+    if headers["etag"] in (header_of(request.scope, b"if-none-match") or ""):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return await one_picture(request, bundle, sample, format_, headers)
 
@@ -135,7 +136,7 @@ async def translate(request: Request) -> Response:
     body = await read_body(request, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
     began = perf_counter()
     limits = BodyLimits(settings.max_uploads, settings.max_upload_bytes)
-    content_type = header_of(request, b"content-type")
+    content_type = header_of(request.scope, b"content-type") or ""
     brought = await run_sync(read_pictures, body, content_type, limits, abandon_on_cancel=True)
     del body
     said = [*request.query_params.multi_items(), *brought.fields.items()]

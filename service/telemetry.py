@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.batcher import Observer, Priority, Reason
 from service.catalog import Catalog
+from service.headers import header_of
 from service.settings import AccessLog
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -176,9 +177,9 @@ class TelemetryMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _request_id(scope)
         state = scope.setdefault("state", {})
-        state["request_id"], state["begun"] = request_id, False
+        request_id = state["request_id"] = _request_id(scope)
+        state["begun"] = False
         status = CLIENT_GONE
 
         async def send_with_id(message: Message) -> None:
@@ -234,11 +235,8 @@ class TelemetryMiddleware:
 
 
 def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            came = value.decode("latin-1")
-            if REQUEST_ID.fullmatch(came):
-                return str(came)
-            break
+    came = header_of(scope, b"x-request-id")
+    if came is not None and REQUEST_ID.fullmatch(came):
+        return came
     # No secret: an id need not be hard to guess, and the system's random numbers can cost more than all the rest.
     return f"{random.getrandbits(64):016x}"

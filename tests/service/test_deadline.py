@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from service.deadline import DeadlineMiddleware
 from service.errors import DeadlineExceeded, InvalidValue
+from service.telemetry import Metrics, TelemetryMiddleware
 
 
 async def never(scope, receive, send):
@@ -78,6 +79,16 @@ def test_what_has_begun_may_take_its_time():
         await StreamingResponse(chunks())(scope, receive, scope["state"]["clock"].watch(send))
 
     assert ask(stream, seconds=0.15).content == b"xxx"
+
+
+def test_what_has_begun_without_being_watched_is_not_cut_off():
+    async def slow_page(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await anyio.sleep(0.2)
+        await send({"type": "http.response.body", "body": b"page"})
+
+    app = TelemetryMiddleware(DeadlineMiddleware(slow_page, seconds=0.05, send_seconds=5), Metrics())
+    assert TestClient(app).get("/").content == b"page"
 
 
 def test_a_client_that_stops_taking_what_has_begun_is_let_go():

@@ -27,7 +27,7 @@ def request(*chunks, headers=JSON):
         return messages.pop(0)
 
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    state = {"clock": Clock(60)}
+    state = {"clock": Clock({}, 60)}
     return Request({"type": "http", "method": "POST", "path": "/", "headers": raw, "state": state}, receive)
 
 

@@ -127,7 +127,9 @@ def test_an_answer_that_is_broken_off_lets_go_of_what_it_was_made_of(batcher):
         return {"type": "http.disconnect"}
 
     async def answer():
-        await response({"type": "http", "asgi": {"spec_version": "2.3"}, "state": {"clock": Clock(60)}}, receive, send)
+        await response(
+            {"type": "http", "asgi": {"spec_version": "2.3"}, "state": {"clock": Clock({}, 60)}}, receive, send
+        )
 
     gc.disable()
     try:
