@@ -183,6 +183,8 @@ class Connection(HttpToolsProtocol):
     def _set_when_gone(self, call: Callable[[], object] | None) -> None:
         """See `presence.WhenGone`."""
         self._when_gone = call
+        if call is not None:
+            self.flow.resume_reading()  # after a large body it may rest, and an end that is not read is not seen
 
     @property
     def _idle(self) -> bool:

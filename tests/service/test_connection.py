@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 
 import pytest
 import uvicorn
@@ -21,6 +22,9 @@ FLOOD = 16 * 2**20  # bytes: far more than a socket's buffers hold
 Talk = Callable[..., bytes]
 
 
+departures: SimpleQueue[int] = SimpleQueue()
+
+
 async def echo(scope, receive, send):
     if scope["path"] == "/block":
         time.sleep(1)
@@ -32,6 +36,14 @@ async def echo(scope, receive, send):
         message = await receive()
         body += message.get("body", b"")
         more = message.get("more_body", False)
+        if scope["path"] == "/wait" and more:
+            time.sleep(0.4)  # so that the rest comes in one piece
+    if scope["path"] == "/wait":  # until the client has gone
+        gone = asyncio.Event()
+        scope["state"]["when_gone"](gone.set)
+        await asyncio.wait_for(gone.wait(), PATIENCE)
+        departures.put(len(body))
+        return
     names = b",".join(name for name, _ in scope["headers"] if name.startswith(b"x-"))
     headers = [(b"content-length", str(len(body)).encode()), (b"x-names", names)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -247,6 +259,17 @@ def test_while_it_stops_a_request_that_is_under_way_is_answered(connect, server)
             assert answer.endswith(b"second")
             assert b"connection: close" in answer
         assert until_closed(forgotten) == b""
+
+
+@pytest.mark.parametrize("size", [1, 60_000, 100_000])
+def test_it_is_told_when_a_client_has_gone_whatever_it_has_sent(connect, size):
+    with connect() as client:
+        ask = post(b"x" * size, path=b"/wait")
+        for part in (ask[:80], ask[80:]):
+            client.sendall(part)
+            time.sleep(0.2)
+        assert departures.empty()
+    assert departures.get(timeout=PATIENCE) == size
 
 
 class Recorder(asyncio.Transport):
