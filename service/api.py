@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import bentoml
 from starlette.applications import Starlette
@@ -14,6 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.keys import Keys
 from service.logs import configure_logging
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.app import Application
 
 settings = Settings.from_environment()
 configure_logging(settings.log_format, settings.log_level)
@@ -29,7 +33,7 @@ if settings.tracing is not None:
 
 
 @cache
-def application() -> Starlette:
+def application() -> "Application":
     """Our application. Built on demand: BentoML's parent process imports this file too, and needs none of it."""
     from service.app import create_app  # noqa: PLC0415
     from service.lifecycle import of_this_process  # noqa: PLC0415
@@ -75,7 +79,7 @@ class Ganery:
         loop = asyncio.get_running_loop()
 
         def drain(signum: int, frame: FrameType | None) -> None:
-            application().state.lifecycle.draining = True
+            application().lifecycle.draining = True
             if callable(stop):
                 loop.call_soon_threadsafe(loop.call_later, settings.drain_seconds, stop, signum, frame)
 
@@ -97,5 +101,5 @@ def hosted(*, when_loaded: bool = False) -> ASGIApp:
     if when_loaded:
         from service.lifecycle import StartLoaded  # noqa: PLC0415
 
-        host = StartLoaded(host, application().state.lifecycle)
+        host = StartLoaded(host, application().lifecycle)
     return host

@@ -52,7 +52,7 @@ class ByPath:
         return route.app(scope, receive, send)
 
 
-def create_app(lifecycle: Lifecycle) -> Starlette:
+def create_app(lifecycle: Lifecycle) -> Application:
     """The application; its lifespan begins to load the bundles unless that has begun, and does not wait for them."""
     provider = _tracer_provider(lifecycle.settings)
 
@@ -68,7 +68,7 @@ def create_app(lifecycle: Lifecycle) -> Starlette:
 
     app = Application(routes=ROUTES, middleware=_middleware(lifecycle, provider), lifespan=lifespan)
     app.router.redirect_slashes = False  # one address for each thing; a redirect would be an answer without a schema
-    app.lifecycle = app.state.lifecycle = lifecycle
+    app.lifecycle = lifecycle
     return app
 
 

@@ -100,9 +100,10 @@ class DeadlineMiddleware:
         state = scope["state"]
         clock = state["clock"] = Clock(state, min(self.seconds, _asked(scope)), self.send_seconds)
         self._clocks.add(clock)
-        if self._ticking_in is None:
-            self._ticking_in = asyncio.get_running_loop()
-            self._ticking_in.call_later(TICK_SECONDS, self._tick)
+        loop = asyncio.get_running_loop()
+        if self._ticking_in is not loop:
+            self._ticking_in = loop
+            loop.call_later(TICK_SECONDS, self._tick)
         try:
             await self.app(scope, receive, send)
         except asyncio.CancelledError:

@@ -110,7 +110,7 @@ def values(metrics, model):
 
 def test_the_series_of_a_queue_exist_from_the_start(plain, serve):
     with serve() as client:
-        metrics = client.app.state.lifecycle.metrics
+        metrics = client.app.lifecycle.metrics
         assert set(values(metrics, "plain").values()) == {0}
 
 
@@ -119,7 +119,7 @@ def test_a_queue_counts_what_happens_in_it(make_bundle, serve):
     with serve(max_streams=1) as client:
         assert client.post("/generate", json={"seed": 1}).headers["x-determinism"] == "exact; batch=8"
         assert client.post("/sample", json={"seed": 0, "count": 20, "format": "tar"}).status_code == 200
-        found = values(client.app.state.lifecycle.metrics, "moody")
+        found = values(client.app.lifecycle.metrics, "moody")
     batches = found["ganery_batches_total",]
     assert found["ganery_pictures_total",] == found["ganery_batch_rows_total", "real"] == 21
     assert (21 + found["ganery_batch_rows_total", "padding"]) % 8 == 0
@@ -131,13 +131,13 @@ def test_a_queue_counts_what_happens_in_it(make_bundle, serve):
 
 def test_a_queue_counts_what_it_turns_away(plain, gate, serve):
     with serve(queue_rows=1, max_streams=1, deadline_seconds=0.3) as client:
-        bundle = client.app.state.lifecycle.catalog.bundles["plain"]
+        bundle = client.app.lifecycle.catalog.bundles["plain"]
         held = []
         while len(held) < bundle.batcher.runners:
             held.append(bundle.batcher.submit(bundle.work([bundle.sample()], len)))
             assert gate.reached.acquire(timeout=30)
         waiting = bundle.batcher.submit(bundle.work([bundle.sample()], len))
-        found = values(client.app.state.lifecycle.metrics, "plain")
+        found = values(client.app.lifecycle.metrics, "plain")
         assert found["ganery_queue_rows",] == 1
         assert found["ganery_queue_wait_seconds",] > 0
         assert client.post("/generate", json={}).status_code == 429
@@ -146,7 +146,7 @@ def test_a_queue_counts_what_it_turns_away(plain, gate, serve):
         for future in held:
             future.result(30)
         assert client.post("/generate", json={}).status_code == 200
-        found = values(client.app.state.lifecycle.metrics, "plain")
+        found = values(client.app.lifecycle.metrics, "plain")
     assert found["ganery_rejections_total", "queue_full"] == 1
     assert found["ganery_rejections_total", "gone"] == 1
 
@@ -158,7 +158,7 @@ def test_a_request_counts_its_route_and_its_model(plain, digits, serve):
         client.get("/samples/nothing")
         client.post("/sample", json={"count": 1})
         client.post("/interpolate", json={"model": "nothing", "from": 1, "to": 2})
-        get = client.app.state.lifecycle.metrics.registry.get_sample_value
+        get = client.app.lifecycle.metrics.registry.get_sample_value
 
         def count(route, status, model):
             return get("ganery_requests_total", {"route": route, "status": status, "model": model})
