@@ -1,5 +1,6 @@
 """Which samples a request of many means, in order. A plan for a million holds no more than a plan for one."""
 
+import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -129,16 +130,20 @@ class Plan:
     def works(
         self, packing: Callable[[Piece], Callable[[Pixels], T]], indices: range | None = None
     ) -> Iterator[Work[T]]:
-        """The work that makes samples, piece by piece.
+        """The work that makes samples, piece by piece: as many for each runner, of equal size, to end together.
 
         Args:
             packing: gives what is to become of a piece's pixels.
             indices: of the samples, one after the other; None is all of them.
         """
         indices = range(len(self)) if indices is None else indices
-        rows = min(self.bundle.rows_per_batch, -(-len(indices) // self.bundle.batcher.runners))
-        for start in range(0, len(indices), rows):
-            piece = [(index, self[index]) for index in indices[start : start + rows]]
+        unit = self.bundle.measured.batch or 1  # less would be padded
+        units = math.ceil(len(indices) / unit)
+        pieces = math.ceil(units / max(1, self.bundle.rows_per_batch // unit))
+        pieces = min(units, pieces + -pieces % self.bundle.batcher.runners)
+        for number in range(pieces):
+            start, stop = (units * end // pieces * unit for end in (number, number + 1))
+            piece = [(index, self[index]) for index in indices[start:stop]]
             yield self.bundle.work([sample for _, sample in piece], packing(piece))
 
 

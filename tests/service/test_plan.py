@@ -1,4 +1,6 @@
+import math
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -148,3 +150,20 @@ def test_works_cover_every_sample_once_in_order(digits_bundle, count):
     pieces = [digits_bundle.batcher.submit(work).result(30).value for work in works]
     assert [index for piece in pieces for index in piece] == list(range(count))
     assert max(work.rows for work in works) <= digits_bundle.rows_per_batch
+
+
+@pytest.mark.parametrize("batch", [None, 8])
+@pytest.mark.parametrize("runners", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 7, 31, 100, 199, 1000])
+def test_every_runner_has_as_much_to_do(digits_bundle, monkeypatch, count, runners, batch):
+    monkeypatch.setattr(digits_bundle.batcher, "runners", runners)
+    bundle = replace(digits_bundle, measured=replace(digits_bundle.measured, batch=batch))
+    plan = Plan.of(bundle, first_seed=3, count=count)
+    rows = [work.rows for work in plan.works(lambda piece: lambda pixels: None)]
+    unit = batch or 1
+    assert sum(rows) == count
+    assert max(rows) <= bundle.rows_per_batch
+    assert all(row % unit == 0 for row in rows[:-1])
+    units = [math.ceil(row / unit) for row in rows]
+    assert max(units) - min(units) <= 1
+    assert len(rows) % runners == 0 or len(rows) == sum(units)
