@@ -12,11 +12,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from service.archives import CONTAINERS, Container
-from service.batcher import Done
 from service.bundle import Bundle
 from service.endpoint import lifecycle_of
 from service.errors import InvalidValue
 from service.formats import FORMATS, Format, ToFile, choose
+from service.jobs import Done
 from service.presence import while_connected
 from service.sample import Sample
 from service.schemas import TranslateRequest

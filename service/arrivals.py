@@ -9,7 +9,7 @@ Waiter = asyncio.Future[Any]
 
 
 class Arrival:
-    """One result: for threads a `batcher.Outcome`, and `waiter` for whoever waits in the loop. Cancel that to give up.
+    """One result: for threads a `jobs.Outcome`, and `waiter` for whoever waits in the loop. Cancel that to give up.
 
     It is much less than a `concurrent.futures.Future`, on whose condition a thread could wait too.
     """

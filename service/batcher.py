@@ -6,23 +6,22 @@ waits for the one batch that it has given away, and long answers are written by 
 
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from threading import Condition, RLock, Thread
 from time import monotonic
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import ref
 
 from service.errors import DeadlineExceeded, Overloaded, Stopping
+from service.jobs import Done, Job, JobQueue, Outcome, Priority
 from service.work import Computed, Work
 
 T = TypeVar("T")
 
-Priority = Literal["interactive", "bulk"]
 Reason = Literal["queue_full", "deadline", "gone"]
 
 BULK_EVERY = 4
@@ -51,72 +50,12 @@ class Observer:
 
 
 @dataclass(frozen=True)
-class Done(Generic[T]):
-    """A result, and the seconds it spent in each phase."""
-
-    value: T
-    queue: float
-    compute: float
-    """Of the batch that it was part of."""
-    encode: float
-
-
-@dataclass(frozen=True)
 class QueueLimits:
     """How much may wait."""
 
     rows: int = 1024
     pixels: int = 64 * 2**20
     bulk_streams: int = 16
-
-
-class Outcome(Protocol):
-    """Where the result of work goes, a `Done`; runners call it. A `concurrent.futures.Future` is one."""
-
-    def set_running_or_notify_cancel(self) -> bool:
-        """Whether somebody still waits. Asked when a runner takes the work."""
-
-    def cancelled(self) -> bool:
-        """Whether it has been given up before that."""
-
-    def set_result(self, result: Any, /) -> None: ...
-
-    def set_exception(self, error: Any, /) -> None: ...
-
-
-@dataclass(eq=False, slots=True, weakref_slot=True)
-class Job:
-    """Work in the queue."""
-
-    work: Work[Any]
-    priority: Priority
-    deadline: float
-    outcome: Outcome
-    since: float = field(default_factory=monotonic)
-
-
-class _Queue:
-    """Jobs of one priority, in the order in which they came, and what they add up to."""
-
-    def __init__(self) -> None:
-        self.jobs: deque[Job] = deque()
-        self.rows = 0
-        self.pixels = 0
-
-    def add(self, job: Job) -> None:
-        self.jobs.append(job)
-        self.rows += job.work.rows
-        self.pixels += job.work.pixels
-
-    def remove(self, job: Job) -> None:
-        """At no cost if it is the first.
-
-        Raises:
-            ValueError: if it is not there.
-        """
-        self.jobs.remove(job)
-        self.rows -= job.work.rows
-        self.pixels -= job.work.pixels
 
 
 class Batcher:
@@ -157,7 +96,7 @@ class Batcher:
         self._limits = limits or QueueLimits()
         self._lock = RLock()
         self._changed = Condition(self._lock)
-        self._queues: dict[Priority, _Queue] = {"interactive": _Queue(), "bulk": _Queue()}
+        self._queues: dict[Priority, JobQueue] = {"interactive": JobQueue(), "bulk": JobQueue()}
         self._running = 0
         self._streams = 0
         self._idle = 0
@@ -365,7 +304,7 @@ class Batcher:
             self._since_bulk = 0 if took_bulk or not self._queues["bulk"].jobs else self._since_bulk + 1
         return batch
 
-    def _move(self, queue: _Queue, batch: list[Job], rows: int, pixels: int, room: int) -> tuple[int, int]:
+    def _move(self, queue: JobQueue, batch: list[Job], rows: int, pixels: int, room: int) -> tuple[int, int]:
         """Move jobs of one shape from the queue's front into a batch of so many rows and pixels; how many it has then.
 
         Nothing is computed in vain.

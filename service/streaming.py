@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from service.batcher import Batcher, Done
+from service.batcher import Batcher
+from service.jobs import Done
 from service.presence import while_connected
 from service.work import Work
 

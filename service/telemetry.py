@@ -15,9 +15,10 @@ from urllib.parse import quote
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.batcher import Observer, Priority, Reason
+from service.batcher import Observer, Reason
 from service.catalog import Catalog
 from service.headers import header_of
+from service.jobs import Priority
 from service.settings import AccessLog
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
