@@ -52,7 +52,7 @@ class Catalog:
         limits: QueueLimits | None = None,
         observe: Callable[[str], Observer | None] = lambda _: None,
     ) -> "Catalog":
-        """Load every sub-directory of `models_dir`, as many at once as there are CPUs but one.
+        """Load every sub-directory of `models_dir`, as many at once as there are CPUs.
 
         Never fails: what cannot be served stands in `refused`.
 
@@ -183,7 +183,7 @@ class Catalog:
 
 
 def _in_threads(load: Callable[[Path], Outcome], directories: Sequence[Path]) -> Iterator[Outcome]:
-    """What `load` gives for each, in order. One CPU is left to the server, which has imports enough to do meanwhile.
+    """What `load` gives for each, in order.
 
     No pool: those of `concurrent.futures` keep a process that is told to stop, those of `multiprocessing` need a place
     to write.
@@ -200,7 +200,7 @@ def _in_threads(load: Callable[[Path], Outcome], directories: Sequence[Path]) ->
                 return
             outcome.set_result(load(directory))
 
-    for _ in range(min(max(1, available_cpus() - 1), len(directories))):
+    for _ in range(min(available_cpus(), len(directories))):
         Thread(target=work, daemon=True).start()
     return (outcome.result() for outcome in outcomes.values())
 

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from queue import Empty, LifoQueue
-from threading import Lock, Thread
+from threading import BoundedSemaphore, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from service.cpus import available_cpus
@@ -148,6 +148,8 @@ class Processes:
         for process in (*[None] * (count - len(early)), *early):
             self._idle.put(process)  # None is one that has yet to be started; the last is taken first
         self._running = set(early)
+        # One CPU is left to the server, which has imports enough to do meanwhile, and reads the next bundles.
+        self._opening = BoundedSemaphore(max(1, available_cpus() - 1))
         self._starting = Lock()
         self._closed = False
 
@@ -159,7 +161,7 @@ class Processes:
         request = Open(directory.absolute(), manifest, self._provider, self._max_bundle_bytes, self._max_memory)
         for another in (False, True):  # what ended a process may be another bundle's doing, or the machine's
             try:
-                with self._process() as process:
+                with self._opening, self._process() as process:
                     opened: Opened = process.ask(request, self._seconds)
                     process.opened.add(manifest.name)
                 break
