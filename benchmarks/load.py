@@ -84,7 +84,7 @@ def measure(running: Running, *, classes: int, connections: int, seconds: float)
         Unavailable: if the server has gone.
     """
     _wrk(running, classes, connections, WARM_UP_SECONDS)
-    _wait_until_idle(running)
+    wait_until_idle(running)
     counted = _wrk(running, classes, connections, seconds)
     good = counted["answers"] - counted["refused"]
     return Cell(
@@ -95,7 +95,7 @@ def measure(running: Running, *, classes: int, connections: int, seconds: float)
     )
 
 
-def _wait_until_idle(running: Running) -> None:
+def wait_until_idle(running: Running) -> None:
     """A client that goes away leaves its requests behind, and many servers compute them all the same."""
     spent = running.cpu_seconds()
     for _ in range(MOST_IDLE_LOOKS):

@@ -1,10 +1,15 @@
 """Results to what people read: Markdown tables, ratios first, and one figure."""
 
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
-REFERENCE = "triton"
+OURS = "ours"
+
+Rounds = list[dict[str, Any]]
+"""What was measured of one server in each round, and what the limit was before and after it."""
+
 # Okabe and Ito's colours, which stay apart for colour-blind readers; shapes stay apart in print.
 MARKS = [
     ("#0072B2", "o"),
@@ -22,7 +27,8 @@ def markdown(results: dict[str, Any]) -> str:
     machine = results["machine"]
     parts = [
         f"Measured on {results['date']} on {machine['cpus']} CPUs ({machine['cpu']}), which the load generator shares: "
-        f"{results['rounds']} round(s) of {results['seconds']} s, the median of each figure. "
+        f"{results['rounds']} rounds of {results['seconds']} s. Ratios are of one round "
+        "each: their median, and in brackets the lowest and the highest. "
         + ", ".join(f"{name} {number}" for name, number in results["versions"].items())
         + "."
     ]
@@ -37,7 +43,9 @@ def markdown(results: dict[str, Any]) -> str:
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Throughput and p99 over connections, one row of panels for each bundle."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - only this needs it, and it takes a second
+    # Only this needs it, and it takes a second.
+    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.ticker import LogLocator, ScalarFormatter  # noqa: PLC0415
 
     bundles = results["bundles"]
     figure = Figure(figsize=(11, 0.8 + 3.6 * len(bundles)), layout="constrained")
@@ -62,6 +70,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
             panel.grid(alpha=0.3)
         row[0].set_ylim(bottom=0)
         row[1].set_yscale("log")
+        row[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        row[1].yaxis.set_major_formatter(ScalarFormatter())
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path, dpi=150)
 
@@ -70,40 +80,57 @@ def _bundle(name: str, bundle: dict[str, Any]) -> list[str]:
     height, width, channels = bundle["picture"]
     case, rate = _limit(bundle)
     measured = _measured(bundle)
-    triton = measured.get(REFERENCE)
-    ratios, absolute = [], []
-    for server in bundle["servers"].values():
-        if "unavailable" in server:
-            ratios.append([server["title"], server["unavailable"]])
-            continue
-        cells = server["by_connections"]
-        rates = {count: cell["pictures_per_second"] for count, cell in cells.items()}
-        to_triton = [
-            _ratio(value, triton["by_connections"][count]["pictures_per_second"] if triton else 0)
-            for count, value in rates.items()
-        ]
-        ratios.append([server["title"], *(_ratio(value, rate) for value in rates.values()), *to_triton])
-        absolute.append(
-            [
-                server["title"],
-                *(_cell(cell) for cell in cells.values()),
-                f"{sum(cell['errors'] for cell in cells.values()):,}",
-                f"{server['idle_megabytes']['pss']:.0f} / {server['loaded_megabytes']['pss']:.0f}",
-                f"{server['ready_seconds']:.1f}",
-            ]
-        )
     counts = list(next(iter(measured.values()))["by_connections"]) if measured else []
-    heading = f"### {name}: {width} x {height} {'grey' if channels == 1 else 'RGB'}"
+    missing = [
+        [server["title"], server["unavailable"]] for server in bundle["servers"].values() if "rounds" not in server
+    ]
+    shares = [
+        [server["title"], *(_spread(_shares(server["rounds"], count)) for count in counts)]
+        for server in measured.values()
+    ]
+    absolute = [
+        [
+            server["title"],
+            *(_cell(cell) for cell in server["by_connections"].values()),
+            f"{sum(cell['errors'] for cell in server['by_connections'].values()):,}",
+            f"{server['idle_megabytes']['pss']:.0f} / {server['loaded_megabytes']['pss']:.0f}",
+            f"{server['ready_seconds']:.1f}",
+        ]
+        for server in measured.values()
+    ]
     return [
-        heading,
-        f"The limit is {rate:,.0f} pictures/s ({case}). Pictures/s as a ratio, by connections:",
-        _table(["server", *(f"to limit, {n}" for n in counts), *(f"to Triton, {n}" for n in counts)], ratios),
-        "Pictures/s / p50 in ms / p99 in ms by connections; errors; PSS in MB, idle / loaded; seconds to start:",
+        f"### {name}: {width} x {height} {'grey' if channels == 1 else 'RGB'}",
+        f"Pictures/s as a share of the limit, which is {rate:,.0f} pictures/s ({case}), by connections:",
+        _table(["server", *counts], [*shares, *missing]),
+        *_beside_others(measured, counts),
+        "Pictures/s / p50 in ms / p99 in ms by connections, medians; errors; PSS in MB, idle / loaded; seconds to "
+        "start:",
         _table(["server", *counts, "errors", "PSS", "ready"], absolute),
-        "One connection, p50 over HTTP to one picture and its file in process:",
-        _table(["server", *_threads(bundle)], _one_connection(bundle)),
+        *_one_connection(measured),
         "What was tried for the limit:",
         _table(["arrangement", "pictures/s"], [[case, f"{rate:,.0f}"] for case, rate in bundle["limit"].items()]),
+    ]
+
+
+def _shares(rounds: Rounds, count: str) -> list[float]:
+    """Of the limit, round by round."""
+    return [round_["by_connections"][count]["pictures_per_second"] / round_["limit"] for round_ in rounds]
+
+
+def _beside_others(measured: dict[str, Any], counts: list[str]) -> list[str]:
+    """What of the limit ours reaches, to what another server reaches in the same round."""
+    ours = measured.get(OURS)
+    others = [server for name, server in measured.items() if name != OURS]
+    if ours is None or not others:
+        return []
+    rows = []
+    for server in others:
+        pairs = [zip(_shares(ours["rounds"], count), _shares(server["rounds"], count), strict=True) for count in counts]
+        rows.append([server["title"], *(_spread([own / other for own, other in pair if other]) for pair in pairs)])
+    return [
+        f"Pictures/s of {ours['title']} as a ratio to those of another, each reckoned as a share of its limit, by "
+        "connections:",
+        _table(["beside", *counts], rows),
     ]
 
 
@@ -113,19 +140,17 @@ def _cell(cell: dict[str, float]) -> str:
     return f"{cell['pictures_per_second']:,.0f} / {cell['p50_ms']:.1f} / {cell['p99_ms']:.1f}"
 
 
-def _threads(bundle: dict[str, Any]) -> list[str]:
-    return [
-        f"to {ms:.2f} ms, a session of {threads} thread{'s' * (threads != '1')}"
-        for threads, ms in bundle["milliseconds_of_one_by_threads"].items()
-    ]
-
-
-def _one_connection(bundle: dict[str, Any]) -> list[list[str]]:
-    bare = bundle["milliseconds_of_one_by_threads"].values()
-    return [
-        [server["title"], *(_ratio(next(iter(server["by_connections"].values()))["p50_ms"], ms) for ms in bare)]
-        for server in _measured(bundle).values()
-    ]
+def _one_connection(measured: dict[str, Any]) -> list[str]:
+    if not measured:
+        return []
+    rows = []
+    for server in measured.values():
+        of_threads = server["milliseconds_of_one_by_threads"]
+        one = [next(iter(round_["by_connections"].values()))["p50_ms"] for round_ in server["rounds"]]
+        bare = [[round_["milliseconds_of_one_by_threads"][n] for round_ in server["rounds"]] for n in of_threads]
+        rows.append([server["title"], *(_spread([a / b for a, b in zip(one, ms, strict=True)]) for ms in bare)])
+    header = [f"to a session of {n} thread{'s' * (n != '1')}, {ms:.2f} ms" for n, ms in of_threads.items()]
+    return ["One connection, p50 over HTTP to one picture and its file in process:", _table(["server", *header], rows)]
 
 
 def _sample(sample: dict[str, Any]) -> list[str]:
@@ -135,7 +160,7 @@ def _sample(sample: dict[str, Any]) -> list[str]:
     rows = [
         [
             format_,
-            _ratio(measured["pictures_per_second"], measured["limit"]),
+            _spread([round_["pictures_per_second"] / round_["limit"] for round_ in measured["rounds"]]),
             f"{measured['pictures_per_second']:,.0f}",
             f"{measured['limit']:,.0f}",
             f"{measured['growth_megabytes']:.0f}",
@@ -149,7 +174,7 @@ def _sample(sample: dict[str, Any]) -> list[str]:
 
 def _start(results: dict[str, Any]) -> list[str]:
     rows = []
-    one = results["bundles"]["fashion"]["servers"]["ours"]
+    one = results["bundles"]["fashion"]["servers"][OURS]
     for bundles, start in (("1 bundle", one), (f"{results['start'].get('bundles')} bundles", results["start"])):
         if "unavailable" in start:
             rows.append([bundles, start["unavailable"]])
@@ -168,8 +193,12 @@ def _measured(bundle: dict[str, Any]) -> dict[str, Any]:
     return {name: server for name, server in bundle["servers"].items() if "unavailable" not in server}
 
 
-def _ratio(value: float, to: float) -> str:
-    return f"{value / to:.2f}" if to else "-"
+def _spread(values: list[float]) -> str:
+    """The median; the lowest and the highest too if there are several."""
+    if not values:
+        return "-"
+    median = f"{statistics.median(values):.2f}"
+    return median if len(values) == 1 else f"{median} ({min(values):.2f}-{max(values):.2f})"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

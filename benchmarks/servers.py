@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx2
 import psutil
@@ -61,10 +63,10 @@ class Server:
 
 
 OUR_SERVER = Server("ours", "Ganery", ready_path="/readyz")
-EXTRAS: list[tuple[str, dict[str, str]]] = [
-    ("json-log", {"SERVICE_LOG_FORMAT": "json"}),
-    ("tracing", {"SERVICE_TRACING": "otlp"}),
-]
+EXTRAS: dict[str, dict[str, str]] = {
+    "access-log": {"SERVICE_LOG_FORMAT": "json", "SERVICE_ACCESS_LOG": "all"},
+    "tracing": {"SERVICE_TRACING": "otlp"},
+}
 """What an operator may switch on, whose price is a row of its own."""
 
 SERVERS: dict[str, Server] = {
@@ -72,7 +74,7 @@ SERVERS: dict[str, Server] = {
     **{name: Server(name, rival.title, rival.path, rival.wire, rival.metadata) for name, rival in RIVALS.items()},
     **{
         f"ours+{label}": replace(OUR_SERVER, name=f"ours+{label}", title=f"Ganery, {label}", settings=settings)
-        for label, settings in EXTRAS
+        for label, settings in EXTRAS.items()
     },
 }
 
@@ -135,17 +137,48 @@ def running(server: Server, bundles: Path, first: str) -> Iterator[Running]:
         PORT_VARIABLE: str(port),
         **server.settings,
     }
-    began = time.monotonic()
-    with log.open("wb") as stream:
+    with _collector() as endpoint, log.open("wb") as stream:
+        began = time.monotonic()
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            env={**environment, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-    try:
-        seconds = _wait_for_picture(server, port, process, began, log)
-        yield Running(server, port, process, seconds)
-    finally:
-        _stop(process)
-        shutil.rmtree(home, ignore_errors=True)
+        try:
+            seconds = _wait_for_picture(server, port, process, began, log)
+            yield Running(server, port, process, seconds)
+        finally:
+            _stop(process)
+            shutil.rmtree(home, ignore_errors=True)
+
+
+class _Sink(BaseHTTPRequestHandler):
+    """Takes what is sent, and says that it is well."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def _collector() -> Iterator[str]:
+    """Where spans go; its address. A server that cannot send them saves itself half of the work."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Sink) as sink:
+        thread = Thread(target=sink.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{sink.server_port}"
+        finally:
+            sink.shutdown()
+            thread.join()
 
 
 def ask(client: httpx2.Client, server: Server, port: int, seed: int, label: int) -> httpx2.Response:

@@ -38,6 +38,6 @@ RIVALS: dict[str, Rival] = {
     "fastapi": Rival("FastAPI, one run per request", "fastapi"),
     "litserve": Rival("LitServe, batching", "litserve"),
     "bentoml_batching": Rival("BentoML, adaptive batching", "bentoml"),
-    "bentoml_tutorial": Rival("BentoML, as its tutorial", "bentoml", metadata=False),
+    "bentoml_tutorial": Rival("BentoML, as in its tutorial", "bentoml", metadata=False),
 }
 """Module in this folder -> what it is."""

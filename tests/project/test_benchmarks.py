@@ -2,12 +2,13 @@
 
 import io
 import tarfile
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks import gpu, report, sampling
-from benchmarks.compare import _summary
+from benchmarks.compare import medians
 from benchmarks.environments import ROOT, requirements_of
 from benchmarks.rivals import RIVALS
 from service.runtime import open_session
@@ -17,7 +18,17 @@ ROUND = {
     "idle_megabytes": {"pss": 100.0, "rss": 120.0},
     "loaded_megabytes": {"pss": 110.0, "rss": 130.0},
     "by_connections": {"1": {"pictures_per_second": 300.0, "p50_ms": 3.0, "p99_ms": 4.0, "errors": 1}},
+    "limit": 1000.0,
+    "milliseconds_of_one_by_threads": {"1": 2.0},
 }
+SLOW_ROUND = {**ROUND, "limit": 500.0, "milliseconds_of_one_by_threads": {"1": 4.0}}
+RIVAL = {**ROUND, "by_connections": {"1": {"pictures_per_second": 200.0, "p50_ms": 6.0, "p99_ms": 7.0, "errors": 0}}}
+
+
+def server(title: str, *rounds: dict[str, Any]) -> dict[str, Any]:
+    return {"title": title, **medians([*rounds]), "rounds": [*rounds]}
+
+
 RESULTS = {
     "date": "2026-01-01",
     "machine": {"cpu": "one", "cpus": 2, "system": "Linux"},
@@ -28,9 +39,9 @@ RESULTS = {
         "fashion": {
             "picture": [28, 28, 1],
             "limit": {"slow": 500.0, "fast": 1000.0},
-            "milliseconds_of_one_by_threads": {"1": 2.0},
             "servers": {
-                "ours": {"title": "Ganery", **ROUND},
+                "ours": server("Ganery", ROUND, SLOW_ROUND, SLOW_ROUND),
+                "fastapi": server("FastAPI", RIVAL, ROUND, ROUND),
                 "triton": {"title": "Triton", "unavailable": "not installed"},
             },
         }
@@ -50,14 +61,15 @@ def test_a_rival_is_a_program_and_a_pinned_package(name: str) -> None:
 
 def test_figures_are_medians_and_errors_are_added_up() -> None:
     rounds = [{"cell": {"p50_ms": value, "errors": 2}} for value in (1.0, 9.0, 2.0)]
-    assert _summary(rounds) == {"cell": {"p50_ms": 2.0, "errors": 6}}
+    assert medians(rounds) == {"cell": {"p50_ms": 2.0, "errors": 6}}
 
 
-def test_ratios_are_to_the_best_arrangement() -> None:
+def test_ratios_are_those_of_each_round_and_its_own_limit() -> None:
     text = report.markdown(RESULTS)
-    assert "The limit is 1,000 pictures/s (fast)" in text
-    assert "| Ganery | 0.30 | - |" in text
-    assert "| Ganery | 1.50 |" in text
+    assert "which is 1,000 pictures/s (fast)" in text
+    assert "| Ganery | 0.60 (0.30-0.60) |" in text
+    assert "| FastAPI | 2.00 (1.50-2.00) |" in text  # 0.3 to 0.2 of the limit, and twice 0.6 to 0.3
+    assert "| Ganery | 0.75 (0.75-1.50) |" in text
     assert "| Triton | not installed |" in text
 
 
