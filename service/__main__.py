@@ -12,8 +12,11 @@ def _doctor() -> None:
     from service.doctor import examine  # noqa: PLC0415
     from service.settings import Settings  # noqa: PLC0415
 
+    bad = False
     for line in examine(Settings.from_environment()):
         print(line, flush=True)
+        bad = bad or "PROBLEM: " in line or "REFUSED: " in line
+    sys.exit(1 if bad else 0)
 
 
 def _generate(given: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from service.archives import NEVER, contact_sheet
 from service.formats import FORMATS, as_image
 from service.pixels import Pixels
-from service.sample import Provenance
+from service.sample import Several
 
 AnimationName = Literal["gif", "webp", "sheet", "zip"]
 
@@ -26,11 +26,11 @@ class Animation:
 
     media_type: str
     extension: str
-    encode: Callable[[Pixels, int, Provenance], bytes]
+    encode: Callable[[Pixels, int, Several], bytes]
     """uint8 [frames, height, width, channels], milliseconds of each frame, and where they come from."""
 
 
-def gif(frames: Pixels, milliseconds: int, origin: Provenance) -> bytes:
+def gif(frames: Pixels, milliseconds: int, origin: Several) -> bytes:
     """At most 256 colours in each frame: exact for grey pictures, near for others. It repeats for ever.
 
     Frames that look alike, one after the other, are one that is shown for longer.
@@ -45,24 +45,25 @@ def gif(frames: Pixels, milliseconds: int, origin: Provenance) -> bytes:
     return _save_all([run[0] for run in runs], "GIF", times, comment=comment, optimize=False)
 
 
-def webp(frames: Pixels, milliseconds: int, origin: Provenance) -> bytes:
+def webp(frames: Pixels, milliseconds: int, origin: Several) -> bytes:
     """Lossless. It repeats for ever, and joins frames that are the same."""
     pictures = [as_image(frame).convert("RGB") for frame in frames]
     return _save_all(pictures, "WEBP", milliseconds, lossless=True, quality=75, method=4, xmp=origin.to_xmp())
 
 
-def sheet(frames: Pixels, milliseconds: int, origin: Provenance) -> bytes:
+def sheet(frames: Pixels, milliseconds: int, origin: Several) -> bytes:
     """One PNG, frame after frame, row by row."""
     return FORMATS["png"].encode(contact_sheet(frames), origin)
 
 
-def archive(frames: Pixels, milliseconds: int, origin: Provenance) -> bytes:
-    """A ZIP with a PNG for each frame."""
+def archive(frames: Pixels, milliseconds: int, origin: Several) -> bytes:
+    """A ZIP with a PNG for each frame, which says too which of them it is."""
+    digits = max(4, len(str(len(frames) - 1)))
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as container:
         for index, frame in enumerate(frames):
-            name = zipfile.ZipInfo(f"{index:04d}.png", NEVER.timetuple()[:6])
-            container.writestr(name, FORMATS["png"].encode(frame, origin))
+            name = zipfile.ZipInfo(f"{index:0{digits}d}.png", NEVER.timetuple()[:6])
+            container.writestr(name, FORMATS["png"].encode(frame, Several({**origin.facts, "frame": index})))
     return stream.getvalue()
 
 

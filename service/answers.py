@@ -108,4 +108,6 @@ def representation(ask: TranslateRequest, several: bool, accept: str) -> tuple[C
         )
     if several or in_container is not None:
         return choose(CONTAINERS, in_container, accept), FORMATS[ask.picture or "png"]
+    if as_it_is is None and isinstance(container := choose({**FORMATS, **CONTAINERS}, None, accept), Container):
+        return container, FORMATS[ask.picture or "png"]
     return None, choose(FORMATS, as_it_is or ask.picture, accept)

@@ -11,12 +11,25 @@ from service.bundle import Bundle
 from service.catalog import Catalog
 from service.cpus import available_cpus
 from service.lifecycle import engine_of
+from service.memory import available_memory
 from service.runtime import compiled_providers, conflicting_builds, missing_for_cuda
-from service.settings import Settings
+from service.settings import Settings, stray_variables
 from service.tasks import TASKS, task_of
 from service.work import TrialRows, Work, keep
 
 MEASURED_SECONDS = 0.5
+LIMITS = (
+    "queue_rows",
+    "queue_pixels",
+    "max_streams",
+    "max_count",
+    "max_pixels",
+    "max_uploads",
+    "max_upload_bytes",
+    "max_body_bytes",
+    "deadline_seconds",
+)
+"""Of the settings, those that refuse requests."""
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "bentoml", "numpy", "pillow")
 
 
@@ -36,6 +49,10 @@ def examine(settings: Settings) -> Iterator[str]:
     yield from (f"  SERVICE_{name.upper()}={value}" for name, value in changed.items())
     if not changed:
         yield "  none"
+    yield from (f"  PROBLEM: {stray}" for stray in stray_variables())
+    yield "limits"
+    yield f"  {available_memory() / 2**30:.1f} GiB of memory may be used"
+    yield from (f"  {name} {getattr(settings, name)}" for name in LIMITS)
     yield f"bundles in {settings.models_dir.resolve()}"
     engine = engine_of(settings)
     catalog = Catalog.load(

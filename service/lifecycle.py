@@ -17,7 +17,7 @@ from service.catalog import Catalog
 from service.engine import Engine, Here
 from service.errors import NotReady
 from service.processes import Processes, how_many
-from service.settings import Settings
+from service.settings import Settings, stray_variables
 from service.telemetry import Metrics
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class Lifecycle:
 
     def _load(self, engine: Engine, loading: "Future[Catalog]") -> None:
         settings = self.settings
+        for stray in stray_variables():
+            logger.warning(stray)
         try:
             catalog = Catalog.load(
                 settings.models_dir,

@@ -227,7 +227,7 @@ def _paths() -> JsonObject:
                 parameters=[NAME],
             )
         },
-        "/livez": {"get": _operation("The process answers", "livez", _json(Status), ())},
+        "/livez": {"get": _operation("The process answers", "livez", _json(Status), (NotReady,))},
         "/readyz": {"get": _operation("Whether to send requests here", "readyz", _json(Status), (NotReady,))},
         "/metrics": {"get": _operation("For Prometheus", "metrics", {"text/plain": {"schema": text}}, ())},
         "/openapi.json": {

@@ -19,7 +19,7 @@ from service.answers import as_json, made_by, one_picture, one_translation, repr
 from service.archives import ARCHIVES
 from service.bundle import Bundle
 from service.endpoint import WEB, get, lifecycle_of, page, post
-from service.errors import NotFound, TooLarge
+from service.errors import InvalidValue, NotFound, TooLarge
 from service.formats import FORMATS, choose
 from service.forms import BodyLimits, read_pictures, safe_names
 from service.headers import header_of
@@ -63,10 +63,12 @@ async def sample_again(request: Request) -> Response:
     bundle = lifecycle_of(request).catalog.of_digest(address.digest)
     request.scope["state"]["model"] = bundle.name
     sample = bundle.sample(seed=address.seed, class_=address.label, truncation=address.truncation)
-    # The id says all that the picture depends on; the encoder's build is the service's version.
+    # The id says all that the picture depends on; the encoder's build is the service's version. What needs a key is not
+    # for caches that others share.
+    shared = lifecycle_of(request).settings.api_keys_file is None
     headers = {
         "etag": f'"{sample.id}.{format_.extension}.{__version__}"',
-        "cache-control": "public, max-age=31536000, immutable",
+        "cache-control": f"{'public' if shared else 'private'}, max-age=31536000, immutable",
         "vary": "Accept",
     }
     if headers["etag"] in (header_of(request.scope, b"if-none-match") or ""):
@@ -112,7 +114,13 @@ async def interpolate(request: Request) -> Response:
     ask = await _parse(request, InterpolateRequest)
     kind = choose(ANIMATIONS, ask.format, _accept(request))
     bundle = _bundle(request, ask.model)
-    points = [bundle.sample(seed=point.seed, class_=point.class_) for point in ask.way()]
+    points = []
+    for seed, class_, pointers in ask.way():
+        try:
+            points.append(bundle.sample(seed=seed, class_=class_))
+        except InvalidValue as error:
+            error.pointer = pointers.get(error.pointer or "", error.pointer)
+            raise
     way = Interpolation(bundle, points, ask.steps, ask.loop)
     origin = Several({"interpolation": [point.id for point in points], "steps": ask.steps, "loop": ask.loop})
     if way.pixels > service.settings.max_pixels:

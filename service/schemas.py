@@ -1,7 +1,8 @@
 """What requests and answers look like: ranges, defaults, examples. The OpenAPI document is made from these."""
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -129,6 +130,15 @@ class Point(Ask):
     class_: ClassField | None = Field(default=None, alias="class", description="instead of the request's")
 
 
+class Waypoint(NamedTuple):
+    """A point, and where in the request stands what it is made of."""
+
+    seed: int
+    class_: str | int | None
+    pointers: dict[str, str]
+    """The pointer in a request for one sample -> that in this one, if it is another."""
+
+
 class InterpolateRequest(Ask):
     """The way from one sample to the next, on the sphere on which latents lie."""
 
@@ -157,23 +167,25 @@ class InterpolateRequest(Ask):
     milliseconds: int = Field(default=80, ge=20, le=10_000, description="time that each frame is shown")
     format: AnimationName | None = Field(default=None, description="gif if neither this nor Accept chooses")
 
-    def way(self) -> list[Point]:
+    def way(self) -> Iterator[Waypoint]:
         """The points, each with its class.
 
         Raises:
             InvalidValue: if it is neither from and to, nor points.
         """
-        ends = [end for end in (self.from_, self.to) if end is not None]
-        if (len(ends) == 2) == (self.points is not None) or len(ends) == 1:
+        ends = {"/from": self.from_, "/to": self.to}
+        given = {pointer: end for pointer, end in ends.items() if end is not None}
+        if (len(given) == 2) == (self.points is not None) or len(given) == 1:
             raise InvalidValue("send from and to, or points; not both, not one end alone", pointer="/points")
-        return [
-            Point.model_validate(
-                {"seed": point, "class": self.class_}
-                if isinstance(point, int)
-                else {"seed": point.seed, "class": self.class_ if point.class_ is None else point.class_}
-            )
-            for point in self.points or ends
-        ]
+        if self.points is not None:
+            given = {f"/points/{index}": point for index, point in enumerate(self.points)}
+        for pointer, point in given.items():
+            if isinstance(point, int):
+                yield Waypoint(point, self.class_, {"/seed": pointer})
+            elif point.class_ is None:
+                yield Waypoint(point.seed, self.class_, {"/seed": f"{pointer}/seed"})
+            else:
+                yield Waypoint(point.seed, point.class_, {name: pointer + name for name in ("/seed", "/class")})
 
 
 class TranslateRequest(Ask):
@@ -307,7 +319,9 @@ class Verdict(Answer):
         "or some are; or nothing says what it should be"
     )
     detail: str
-    sample: dict[str, Any] | None = Field(description="what the file says it was made from")
+    sample: dict[str, Any] | None = Field(
+        description="the sample of the id in the file; where nothing is compared, what the file says"
+    )
     largest_difference: int | None = Field(default=None, description="levels of 255, over all values")
     mean_difference: float | None = Field(default=None, description="levels of 255")
 

@@ -13,15 +13,19 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from threading import Thread
 from time import monotonic, sleep
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
+
+if TYPE_CHECKING:  # see `_settings`
+    from service.settings import Settings
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75
@@ -33,8 +37,6 @@ LOAD_SECONDS = 600
 """Most time that a replacement may take to load its bundles."""
 PLUG_TRIES = 1000
 """Each fails only if a client has connected in the microseconds since the last look."""
-
-logger = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
@@ -132,7 +134,7 @@ class Supervisor(Multiprocess):
             if worker.exitcode == STARTUP_FAILURE:  # it has said why, and would fail again
                 self.should_exit.set()
                 return
-            logger.error("the worker [%s] has ended; another is started", worker.pid)
+            _log("the worker [%s] has ended; another is started", worker.pid)
             self.init_processes()
 
     def init_processes(self) -> None:
@@ -159,7 +161,7 @@ class Supervisor(Multiprocess):
             if stopping or not new.process.is_alive() or monotonic() > deadline:
                 new.kill()
                 new.join()
-                logger.error("the new worker [%s] serves nothing; the old one [%s] stays", new.pid, old.pid)
+                _log("the new worker [%s] serves nothing; the old one [%s] stays", new.pid, old.pid)
                 return
         if old.exitcode is None:
             assert old.pid is not None
@@ -208,6 +210,26 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
     sys.exit(1 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0)
 
 
+def _log(message: str, *args: object) -> None:
+    """An error, as the settings say that lines look."""
+    _settings()
+    logging.getLogger(__name__).error(message, *args)
+
+
+@cache
+def _settings() -> "Settings":
+    """The settings, with logging set up as they say; in the supervisor, which imports little, once it has to speak."""
+    from service.settings import Settings  # noqa: PLC0415
+
+    settings = Settings.from_environment()
+    from service.logs import configure_logging, write_text  # noqa: PLC0415
+
+    configure_logging(settings.log_format, settings.log_level)
+    if settings.log_format == "text":
+        write_text()
+    return settings
+
+
 def worker(*, when_loaded: bool = False) -> Any:
     """The ASGI application; in the worker only."""
     Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
@@ -221,14 +243,7 @@ def worker(*, when_loaded: bool = False) -> Any:
         from service.processes import start_early  # noqa: PLC0415
 
         start_early()
-        from service.settings import Settings  # noqa: PLC0415
-
-        settings = Settings.from_environment()
-        from service.logs import configure_logging, write_text  # noqa: PLC0415
-
-        configure_logging(settings.log_format, settings.log_level)
-        if settings.log_format == "text":
-            write_text()
+        settings = _settings()
         from service.lifecycle import of_this_process  # noqa: PLC0415
 
         of_this_process().begin()

@@ -1,5 +1,8 @@
 """What an operator may choose, read once from `SERVICE_*` environment variables. The defaults suit a laptop."""
 
+import os
+import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +16,9 @@ from service.runtime import Provider
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 AccessLog = Literal["failures", "all"]
+
+OF_KUBERNETES = re.compile("SERVICE_HOST|SERVICE_PORT.*|PORT.*")
+"""What follows SERVICE_ in what it sets in every container of a namespace that has a Service named `service`."""
 
 
 class Settings(CudaSettings):
@@ -109,3 +115,15 @@ class Settings(CudaSettings):
                     for e in error.errors(include_url=False)
                 )
             ) from None
+
+
+def stray_variables() -> list[str]:
+    """What is wrong with variables that look like settings and are none: a misspelt one protects nothing."""
+    known = [name.upper() for name in Settings.model_fields]
+    named = {name: name.upper().removeprefix("SERVICE_") for name in os.environ if name.upper().startswith("SERVICE_")}
+    strays = {name: rest for name, rest in named.items() if rest not in known and not OF_KUBERNETES.fullmatch(rest)}
+    return [
+        f"{name} is not a setting; "
+        + (f"is it SERVICE_{near[0]}?" if (near := get_close_matches(rest, known, 1)) else "nothing reads it")
+        for name, rest in sorted(strays.items())
+    ]

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import get_args
 from urllib.parse import quote
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.batcher import Observer, Reason
@@ -33,6 +33,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # when each series began, as one more series each
         self.requests = Counter(
             "ganery_requests",
             "Requests answered; status 499 if the client left first.",

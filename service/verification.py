@@ -40,6 +40,7 @@ class Case:
     content: bytes
     upload: Upload
     facts: dict[str, Any]
+    """What the file says; only the id of it is believed."""
     sample: Sample
 
     def judge(self, pixels: Pixels) -> Verdict:
@@ -47,10 +48,11 @@ class Case:
         made = FORMATS[self.upload.format].encode(pixels[0], self.sample)
         # As read from a file again: what a lossy format loses is no difference between the two.
         expected = read_picture(made, max_pixels=pixels.size).pixels
-        if expected.shape != self.upload.pixels.shape:
-            came = " x ".join(map(str, self.upload.pixels.shape))
+        pixels = _in_channels(self.upload.pixels, expected.shape[-1])
+        if expected.shape != pixels.shape:
+            came = " x ".join(map(str, pixels.shape))
             return self._verdict("different", f"the sample is {' x '.join(map(str, expected.shape))}, this is {came}")
-        difference = np.abs(expected.astype(np.int16) - self.upload.pixels)
+        difference = np.abs(expected.astype(np.int16) - pixels)
         largest, mean = int(difference.max()), float(difference.mean())
         if made == self.content:
             return self._verdict("bytes", "the very file that is made from this sample", largest, mean)
@@ -61,11 +63,14 @@ class Case:
         return self._verdict("different", "it says it is this sample, and is not", largest, mean)
 
     def _verdict(self, match: Any, detail: str, largest: int | None = None, mean: float | None = None) -> Verdict:
+        sample = self.sample.to_dict()
+        if untrue := [name for name, value in sample.items() if name in self.facts and self.facts[name] != value]:
+            detail += f"; what else the file says contradicts its id: {', '.join(untrue)}"
         return Verdict(
             made_here=match in {"bytes", "pixels", "near"},
             match=match,
             detail=detail,
-            sample=self.facts,
+            sample=sample,
             largest_difference=largest,
             mean_difference=mean,
         )
@@ -80,13 +85,7 @@ def open_case(content: bytes, catalog: Catalog, *, max_pixels: int) -> Case | Ve
     upload = read_picture(content, max_pixels=max_pixels)
     facts = claim(upload)
     if facts is None or not isinstance(facts.get("id"), str):
-        detail = (
-            "it says it is a translation, which can only be made again from its input: send /translate the file with "
-            "that input_sha256, and compare"
-            if facts is not None and "input_sha256" in facts
-            else "the file does not say that it is a sample of this service; metadata is easily lost on the way"
-        )
-        return Verdict(made_here=False, match="unknown", detail=detail, sample=facts)
+        return Verdict(made_here=False, match="unknown", detail=_why_unknown(facts or {}), sample=facts)
     try:
         address = Address.parse(facts["id"])
         bundle = catalog.of_digest(address.digest)
@@ -94,3 +93,23 @@ def open_case(content: bytes, catalog: Catalog, *, max_pixels: int) -> Case | Ve
     except GaneryError as error:
         return Verdict(made_here=False, match="unknown", detail=error.detail, sample=facts)
     return Case(content, upload, facts, sample)
+
+
+def _in_channels(pixels: Pixels, channels: int) -> Pixels:
+    """A grey picture as a coloured one, or the other way round if nothing is lost: editors store them as they like."""
+    if channels == 3 and pixels.shape[-1] == 1:
+        return pixels.repeat(3, axis=-1)
+    if channels == 1 and (pixels == pixels[..., :1]).all():
+        return pixels[..., :1]
+    return pixels
+
+
+def _why_unknown(facts: dict[str, Any]) -> str:
+    if "input_sha256" in facts:
+        return (
+            "it says it is a translation, which can only be made again from its input: send /translate the file with "
+            "that input_sha256, and compare"
+        )
+    if "sheet" in facts or "interpolation" in facts:
+        return "it says it shows several samples: send the picture of one, as /samples/{id} gives it"
+    return "the file does not say that it is a sample of this service; metadata is easily lost on the way"

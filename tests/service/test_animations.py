@@ -88,7 +88,14 @@ def test_a_zip_holds_a_png_for_each_frame():
         assert container.namelist() == [f"{index:04d}.png" for index in range(5)]
         files = [container.read(name) for name in container.namelist()]
     np.testing.assert_array_equal(np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files]), frames)
-    assert json.loads(Image.open(io.BytesIO(files[0])).text["ganery"]) == ORIGIN.facts
+    said = [json.loads(Image.open(io.BytesIO(file)).text["ganery"]) for file in files]
+    assert said == [{**ORIGIN.facts, "frame": index} for index in range(5)]
+
+
+def test_names_in_a_zip_are_in_the_order_of_frames():
+    frames = np.zeros((10_001, 1, 1, 1), np.uint8)
+    with zipfile.ZipFile(io.BytesIO(ANIMATIONS["zip"].encode(frames, 80, ORIGIN))) as container:
+        assert container.namelist() == sorted(container.namelist())
 
 
 def test_every_file_says_where_it_comes_from():

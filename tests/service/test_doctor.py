@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from service.catalog import Catalog
@@ -33,3 +37,17 @@ def test_it_refuses_what_the_service_would_refuse(report):
 def test_it_takes_what_the_service_would_take(report, monkeypatch):
     monkeypatch.setitem(Catalog.load.__func__.__kwdefaults__, "max_bytes", 10)
     assert "REFUSED" not in report()
+
+
+@pytest.mark.parametrize(("models", "status"), [("models", 0), ("nothing", 1)])
+def test_its_exit_status_says_whether_all_is_well(plain, tmp_path, models, status):
+    (tmp_path / "nothing").mkdir()
+    environment = {
+        **os.environ,
+        "SERVICE_PROVIDER": "cpu",
+        "SERVICE_PROCESSES": "0",
+        "SERVICE_MODELS_DIR": str(plain.parent if models == "models" else tmp_path / "nothing"),
+    }
+    ran = subprocess.run([sys.executable, "-m", "service", "doctor"], env=environment, capture_output=True, check=False)
+    assert ran.returncode == status
+    assert b"deadline_seconds" in ran.stdout

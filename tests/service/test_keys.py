@@ -62,7 +62,10 @@ def test_what_is_open_is_there():
 def test_a_picture_for_a_key(serve, plain, file):
     with serve(api_keys_file=file) as client:
         assert client.post("/generate", json={}).status_code == 401
-        assert client.post("/generate", json={}, headers=bearer(KEY)).status_code == 200
+        answer = client.post("/generate", json={}, headers=bearer(KEY))
+        assert answer.status_code == 200
+        again = client.get(f"/samples/{answer.headers['x-sample-id']}", headers=bearer(KEY))
+        assert again.headers["cache-control"].startswith("private")  # a shared cache would give it to everybody
 
 
 def test_metrics_can_be_closed(serve, plain, file):

@@ -328,6 +328,21 @@ def test_mistakes_in_interpolations_are_told(strict, ask, status, detail):
     assert detail in response.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("ask", "pointer"),
+    [
+        ({"from": 1, "to": {"seed": 2, "class": 99}, "class": 0}, "/to/class"),
+        ({"points": [1, {"seed": 2, "class": "none"}], "class": 0}, "/points/1/class"),
+        ({"points": [{"seed": 1}, 2], "class": 99}, "/class"),
+        ({"points": [{"seed": 1}, 2]}, "/class"),
+    ],
+)
+def test_a_mistake_in_a_point_is_found_where_it_stands(client, ask, pointer):
+    response = client.post("/interpolate", json={"model": "digits", **ask})
+    assert is_problem(response, 422)
+    assert response.json()["pointer"] == pointer
+
+
 def test_every_answer_says_how_long_it_took(client):
     answers = [
         client.get("/livez"),

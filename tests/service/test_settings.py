@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings
+from service.settings import Settings, stray_variables
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +32,22 @@ def test_one_line_for_each_bad_value(monkeypatch):
     provider, deadline = sorted(str(error.value).splitlines(), reverse=True)
     assert provider == "SERVICE_PROVIDER='gpu' is not usable: Input should be 'auto', 'cpu' or 'cuda'"
     assert deadline.startswith("SERVICE_DEADLINE_SECONDS='soon' is not usable: ")
+
+
+def test_a_misspelt_variable_is_told(monkeypatch):
+    assert stray_variables() == []
+    for name in (
+        "SERVICE_API_KEY_FILE",
+        "SERVICE_X",
+        "SERVICE_SERVICE_HOST",
+        "SERVICE_PORT_80_TCP",
+        "SERVICE_PROVIDER",
+    ):
+        monkeypatch.setenv(name, "cpu")
+    assert stray_variables() == [
+        "SERVICE_API_KEY_FILE is not a setting; is it SERVICE_API_KEYS_FILE?",
+        "SERVICE_X is not a setting; nothing reads it",
+    ]
 
 
 def test_is_frozen():

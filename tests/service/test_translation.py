@@ -372,6 +372,8 @@ def test_the_format_is_negotiated(ask):
     assert ask(content, format="jpeg").headers["content-type"] == "image/jpeg"
     assert ask(content, picture="webp").headers["content-type"] == "image/webp"
     assert ask(content, seed="", format="").headers["content-type"] == "image/png"
+    assert ask(content, headers={"accept": "application/zip"}).headers["content-type"] == "application/zip"
+    assert ask(content, picture="webp", headers={"accept": "application/x-tar"}).content.count(b"WEBP") == 1
     assert is_problem(ask(content, headers={"accept": "text/html"}), 406)
     assert is_problem(ask(content, format="png", headers={"accept": "image/webp"}), 406)
     assert is_problem(ask(content, headers={"content-encoding": "gzip"}), 415, "Content-Encoding")

@@ -408,6 +408,17 @@ def test_a_worker_that_is_killed_comes_again_with_the_same_pictures(besieged):
     assert digest(besieged) == before
 
 
+def test_what_is_said_of_a_killed_worker_is_json_too(tmp_path, models):
+    with serving(tmp_path, models, SERVICE_LOG_FORMAT="json") as server:
+        server.wait_for('"ready"')
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGKILL)
+        replaced(server, worker)
+        server.wait_for('"ready"')
+        messages = [json.loads(line)["message"] for line in server.log.read_text().splitlines()]
+    assert f"the worker [{worker}] has ended; another is started" in messages
+
+
 def test_sigterm_under_load_fails_nobody_who_watches_readyz(besieged):
     async def until_it_is_not_ready() -> list[tuple[int, Answer]]:
         ready = True

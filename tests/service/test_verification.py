@@ -54,6 +54,30 @@ def test_its_pixels_are_compared(shared, sample, change, made_here, match):
     assert told["mean_difference"] == pytest.approx(change / 64)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_a_grey_picture_that_an_editor_has_stored_in_colour_is_the_same(shared, sample, mode):
+    pixels, text = sample
+    told = verdict(shared, png(np.asarray(Image.fromarray(pixels).convert(mode).convert("RGB")), text))
+    assert (told["made_here"], told["match"]) == (True, "pixels")
+    coloured = np.stack([pixels, pixels, 255 - pixels], axis=-1)
+    assert verdict(shared, png(coloured, text))["match"] == "different"
+
+
+def test_of_what_a_file_says_its_id_alone_is_believed(shared, sample):
+    pixels, text = sample
+    forged = {**json.loads(text), "seed": 999, "class": "two", "note": "x" * 1000}
+    told = verdict(shared, png(pixels, json.dumps(forged)))
+    assert (told["match"], told["sample"]) == ("pixels", json.loads(text))
+    assert told["detail"].endswith("contradicts its id: seed, class")
+
+
+@pytest.mark.parametrize("ask", [("/sample", {"count": 2, "format": "sheet"}), ("/interpolate", {"from": 1, "to": 2})])
+def test_what_shows_several_samples_is_told_so(shared, ask):
+    path, members = ask
+    answer = shared.post(path, json={"model": "plain", **members}, headers={"Accept": "image/png"})
+    assert "several samples" in verdict(shared, answer.content)["detail"]
+
+
 def test_another_size_is_different(shared, sample):
     told = verdict(shared, png(sample[0][:4], sample[1]))
     assert (told["match"], told["detail"]) == ("different", "the sample is 8 x 8 x 1, this is 4 x 8 x 1")
