@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Condition, RLock, Thread
 from time import monotonic
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 from weakref import ref
 
 from service.errors import DeadlineExceeded, Overloaded, Stopping
@@ -47,6 +47,14 @@ class Observer:
 
     def rejected(self, reason: Reason) -> None:
         """Work was not taken, or dropped before it was computed."""
+
+
+class Stream(Protocol):
+    """A long answer that is being made."""
+
+    @property
+    def pixels_left(self) -> int:
+        """What has yet to be computed of it; 0 if nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ class Batcher:
         self._changed = Condition(self._lock)
         self._queues: dict[Priority, JobQueue] = {"interactive": JobQueue(), "bulk": JobQueue()}
         self._running = 0
-        self._streams = 0
+        self._streams: list[Stream] = []
         self._idle = 0
         self._since_bulk = 0
         self._started: dict[int, float] = {}
@@ -195,25 +203,27 @@ class Batcher:
                 return  # a runner has met it already
         self.observer.rejected("gone" if job.deadline > monotonic() else "deadline")
 
-    def enter_stream(self) -> None:
+    def enter_stream(self, stream: Stream) -> None:
         """Take one of the places for long answers, whose work is then always queued.
 
         Raises:
             Overloaded: if all are taken.
         """
         with self._lock:
-            if self._streams >= self._limits.bulk_streams:
+            if len(self._streams) >= self._limits.bulk_streams:
                 self.observer.rejected("queue_full")
+                # They share the runners: by the time that the shortest ends, each has had as much as that.
+                pixels = min(other.pixels_left for other in self._streams) * len(self._streams) / self.runners
                 raise Overloaded(
-                    f"{self._streams} long answers are being made, and no more are begun",
-                    retry_after=max(1, math.ceil(self.wait_seconds)),
+                    f"{len(self._streams)} long answers are being made, and no more are begun",
+                    retry_after=max(1, math.ceil(self.wait_seconds + pixels * self.seconds_per_pixel)),
                 )
-            self._streams += 1
+            self._streams.append(stream)
 
-    def leave_stream(self) -> None:
+    def leave_stream(self, stream: Stream) -> None:
         """Give the place back."""
         with self._lock:
-            self._streams -= 1
+            self._streams.remove(stream)
 
     def close(self) -> None:
         """Take no more work, finish what waits, end the threads."""

@@ -127,6 +127,12 @@ class Plan:
     def __getitem__(self, index: int) -> Sample:
         return self.bundle.sample(seed=self.seeds[index], class_=self.label_at(index), truncation=self.truncation)
 
+    @property
+    def pixels(self) -> int:
+        """Of all pictures together."""
+        height, width, _ = self.bundle.shape
+        return len(self) * height * width
+
     def works(
         self, packing: Callable[[Piece], Callable[[Pixels], T]], indices: range | None = None
     ) -> Iterator[Work[T]]:

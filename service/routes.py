@@ -92,7 +92,7 @@ async def sample(request: Request) -> Response:
         max_count=service.settings.max_count,
     )
     archive = kind(plan, FORMATS[ask.picture], max_pixels=service.settings.max_pixels)
-    pieces = Pieces(bundle.batcher, plan.works(archive.packing))
+    pieces = Pieces(bundle.batcher, plan.works(archive.packing), pixels=plan.pixels)
     name = f"{bundle.name}-{plan.seeds[0]}-{len(plan)}.{archive.extension}"
     return await stream(
         request,
@@ -128,7 +128,7 @@ async def interpolate(request: Request) -> Response:
             f"{len(way)} frames have {way.pixels} pixels; at most {service.settings.max_pixels} are made: "
             "ask for fewer points, or fewer steps"
         )
-    pieces = Pieces(bundle.batcher, way.works())
+    pieces = Pieces(bundle.batcher, way.works(), pixels=way.pixels)
 
     def file() -> bytes:
         return kind.encode(np.concatenate(list(pieces)), ask.milliseconds, origin)

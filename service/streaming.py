@@ -27,6 +27,11 @@ CHUNK = 64 * 1024
 class Pieces(Generic[T]):
     """The results of bulk work, each when its turn comes. Two for each runner are under way.
 
+    Args:
+        batcher: that does the work.
+        works: in order.
+        pixels: of all works together; 0 if nobody knows.
+
     One thread iterates; any other may close. That drops what has not been computed, gives the place among the long
     answers back, and wakes the thread that iterates.
 
@@ -35,13 +40,20 @@ class Pieces(Generic[T]):
         CancelledError: at the next piece, once closed.
     """
 
-    def __init__(self, batcher: Batcher, works: Iterable[Work[T]]) -> None:
+    def __init__(self, batcher: Batcher, works: Iterable[Work[T]], *, pixels: int = 0) -> None:
         self._batcher = batcher
         self._works = iter(works)
+        self._pixels = pixels
+        self._begun = 0
         self._under_way: deque[Future[Done[T]]] = deque()
         self._entered = False
         self._closed = False
         self._lock = Lock()
+
+    @property
+    def pixels_left(self) -> int:
+        """Of the works that have not begun."""
+        return max(0, self._pixels - self._begun)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -51,9 +63,10 @@ class Pieces(Generic[T]):
             with self._lock:
                 self._check_open()
                 if not self._entered:
-                    self._batcher.enter_stream()
+                    self._batcher.enter_stream(self)
                     self._entered = True
                 self._under_way.append(self._batcher.submit(work, priority="bulk"))
+                self._begun += work.pixels
         if not self._under_way:
             self._check_open()
             self.close()
@@ -72,7 +85,7 @@ class Pieces(Generic[T]):
                 return
             self._closed = True
             if self._entered:
-                self._batcher.leave_stream()
+                self._batcher.leave_stream(self)
             for future in self._under_way:
                 future.cancel()
             self._under_way.clear()  # what has been made is held by nobody else

@@ -3,6 +3,7 @@ import re
 import threading
 import weakref
 from concurrent.futures import wait
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from weakref import ref
@@ -45,6 +46,13 @@ class Log(Observer):
 
     def rejected(self, reason):
         self.rejections.append(reason)
+
+
+@dataclass
+class Left:
+    """A long answer."""
+
+    pixels_left: int
 
 
 def numbers(*values, shape=(), size=1):
@@ -321,13 +329,24 @@ def test_an_idle_runner_takes_work_whatever_the_estimate_says(make_batcher):
 
 def test_bulk_work_is_queued_however_full_it_is(busy):
     _, batcher, _ = busy(limits=QueueLimits(rows=1, bulk_streams=1))
-    batcher.enter_stream()
+    stream = Left(0)
+    batcher.enter_stream(stream)
     for i in range(5):
         batcher.submit(numbers(i), priority="bulk")
     with pytest.raises(Overloaded, match="1 long answers"):
-        batcher.enter_stream()
-    batcher.leave_stream()
-    batcher.enter_stream()
+        batcher.enter_stream(Left(0))
+    batcher.leave_stream(stream)
+    batcher.enter_stream(Left(0))
+
+
+def test_a_long_answer_is_told_when_the_shortest_of_those_before_it_ends(busy):
+    _, batcher, _ = busy(limits=QueueLimits(bulk_streams=2), seconds_per_pixel=0.5)
+    for pixels in (1000, 60):
+        batcher.enter_stream(Left(pixels))
+    with pytest.raises(Overloaded) as error:
+        batcher.enter_stream(Left(10))
+    # One pixel runs; while 60 of the shorter are made, 60 of the longer are.
+    assert error.value.headers == {"Retry-After": "61"}
 
 
 @pytest.mark.parametrize("part", ["feed", "finish"])
