@@ -42,7 +42,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Throughput and p99 over connections, one row of panels for each bundle."""
+    """Share of the limit and p99 over connections, one row of panels for each bundle."""
     # Only this needs it, and it takes a second.
     from matplotlib.figure import Figure  # noqa: PLC0415
     from matplotlib.ticker import LogLocator, ScalarFormatter  # noqa: PLC0415
@@ -51,18 +51,21 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(11, 0.8 + 3.6 * len(bundles)), layout="constrained")
     lines: dict[str, Any] = {}
     for row, (name, bundle) in zip(figure.subplots(len(bundles), 2, squeeze=False), bundles.items(), strict=True):
-        _, rate = _limit(bundle)
-        lines.setdefault("limit, in process", row[0].axhline(rate, color="grey", linestyle="--"))
+        lines.setdefault("limit, in process", row[0].axhline(1, color="grey", linestyle="--"))
         drawn = [server for key, server in _measured(bundle).items() if "+" not in key]  # extras are in the tables
         for server, (colour, marker) in zip(drawn, MARKS, strict=False):
-            connections = [int(count) for count in server["by_connections"]]
-            for panel, what in zip(row, ("pictures_per_second", "p99_ms"), strict=True):
-                values = [cell[what] or math.nan for cell in server["by_connections"].values()]
+            cells = server["by_connections"]
+            connections = [int(count) for count in cells]
+            shares = [statistics.median(_shares(server["rounds"], count)) or math.nan for count in cells]
+            p99s = [cell["p99_ms"] or math.nan for cell in cells.values()]
+            for panel, values in zip(row, (shares, p99s), strict=True):
                 (line,) = panel.plot(connections, values, color=colour, marker=marker)
             lines.setdefault(server["title"], line)
         height, width, channels = bundle["picture"]
         shape = f"{name}: {width} x {height} {'grey' if channels == 1 else 'RGB'}"
-        for panel, title in zip(row, ("pictures a second (more is better)", "p99, ms (less is better)"), strict=True):
+        for panel, title in zip(
+            row, ("pictures/s, share of the limit (more is better)", "p99, ms (less is better)"), strict=True
+        ):
             panel.set_title(f"{shape}, {title}", fontsize=10)
             panel.set_xscale("log", base=2)
             panel.set_xticks(connections if drawn else [], [str(count) for count in connections] if drawn else [])

@@ -29,6 +29,8 @@ def _generate(given: argparse.Namespace) -> None:
         generate(Settings.from_environment(), given)
     except GaneryError as error:
         sys.exit(error.detail)
+    except OSError as error:  # no space left, no right to write
+        sys.exit(f"{error.filename or given.out}: {error.strerror or error}; the same command goes on where it stopped")
 
 
 def main() -> None:

@@ -187,9 +187,9 @@ class Batcher:
             # Bulk streams were admitted as a whole, keep little in the queue each, and are never cut in the middle.
             if priority == "interactive":
                 self._admit(job)
-            self._queues[priority].add(job)
-            if not self._threads:
+            if len(self._threads) < self.runners:
                 self._start()
+            self._queues[priority].add(job)
             if self._idle:
                 self._changed.notify()
         return job
@@ -262,10 +262,10 @@ class Batcher:
             self.withdraw(job)
 
     def _start(self) -> None:
-        for index in range(self.runners):
+        for index in range(len(self._threads), self.runners):
             thread = Thread(target=self._run, args=(index,), name=f"runner-{index}", daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
 
     def _run(self, index: int) -> None:
         while batch := self._take():

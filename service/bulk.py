@@ -96,7 +96,8 @@ class Store:
             with self._files.open(path, "wb") as stream:
                 yield stream
         except BaseException:
-            self._files.rm_file(path)
+            with suppress(FileNotFoundError):  # it could not be opened
+                self._files.rm_file(path)
             raise
 
     def _path(self, name: str) -> str:
@@ -206,8 +207,11 @@ def generate(settings: Settings, given: Namespace) -> None:
         raise InvalidValue(f"--picture {given.picture} is unknown; it takes {', '.join(FORMATS)}")
     if given.shard_size < 1 or (given.count is not None and given.count < 1):
         raise InvalidValue("--count and --shard-size are 1 or more")
-    if not 0 < given.truncation <= 1:
-        raise InvalidValue(f"--truncation {given.truncation} is not above 0 and at most 1")
+    thousandths = round(given.truncation * 1000)
+    if not 0 < thousandths <= 1000 or abs(given.truncation * 1000 - thousandths) > 1e-6:
+        raise InvalidValue(
+            f"--truncation {given.truncation} is not above 0 and at most 1 with three decimals: an id holds no more"
+        )
     store = Store(given.out, worker=worker)
     engine = engine_of(settings)
     try:
@@ -223,7 +227,7 @@ def generate(settings: Settings, given: Namespace) -> None:
             first_seed=given.seed,
             count=given.count,
             classes=classes,
-            truncation=given.truncation,
+            truncation=thousandths / 1000,
             max_count=bundle.seeds,
         )
         shards = Shards(plan, given.shard_size, given.picture, classes)

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -49,12 +50,12 @@ class Open:
 
     def __call__(self, generators: Generators) -> Opened:
         max_memory = None if self.max_memory is None else int(min(self.max_memory, RESERVE * available_memory()))
-        if max_memory is not None:
-            limit_memory(max_memory + COPIES * _size(self.directory / GENERATOR_FILE))
+        limit = None if max_memory is None else max_memory + COPIES * _size(self.directory / GENERATOR_FILE)
         try:
-            generators[self.manifest.name], opened = open_bundle(
-                self.directory, self.manifest, self.provider, self.max_bundle_bytes
-            )
+            with limited_memory(limit):
+                generators[self.manifest.name], opened = open_bundle(
+                    self.directory, self.manifest, self.provider, self.max_bundle_bytes
+                )
         except (InvalidBundle, MemoryError) as error:
             if isinstance(error, MemoryError) or any(sign in error.detail.lower() for sign in OUT_OF_MEMORY):
                 raise InvalidBundle(f"its graph needs more than {max_memory} bytes of memory: {error}") from error
@@ -123,17 +124,26 @@ def _portable(result: Result) -> Result:
     return result if result.error is None else replace(result, error=portable(result.error))
 
 
-def limit_memory(max_bytes: int) -> None:
-    """Let allocations fail that would take more than this beside what the process has. Linux alone holds to it."""
-    if sys.platform != "linux":
+@contextmanager
+def limited_memory(max_bytes: int | None) -> Iterator[None]:
+    """Let allocations fail that would take more than this beside what the process has. Linux alone holds to it.
+
+    Only for so long: what later batches of all bundles take together is not the trial's.
+    """
+    if sys.platform != "linux" or max_bytes is None:
+        yield
         return
     import resource  # noqa: PLC0415
 
     with open("/proc/self/statm") as statm:
         used = int(statm.read().split()[0]) * resource.getpagesize()
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = used + max_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _size(file: Path) -> int:

@@ -107,6 +107,9 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._overdue: TimerHandle | None = None
         self._stopping = False
+        self._completed = False
+        self._running: RequestResponseCycle | None = None
+        self._gone = False
         self._when_gone: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -120,11 +123,17 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._in_time()
+        self._gone = True
+        # uvicorn tells the latest request; the one that is being answered may be an earlier one.
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         if self._when_gone is not None:
             self._when_gone()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        self._completed = False
         head = self.headers if self._in_head else None
         try:
             self.parser.feed_data(data)
@@ -141,10 +150,16 @@ class Connection(HttpToolsProtocol):
             if self._head_bytes > HEAD_BYTES:
                 self._refuse(HeadTooLarge(f"the request's line and headers are longer than {HEAD_BYTES} bytes"))
         if self._overdue is None and self._idle:
-            self._overdue = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+            if self._completed:  # what was answered early has now come whole
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
+            else:
+                self._overdue = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._completed = False
         self._in_head = True
         self._head_bytes = 0
 
@@ -165,10 +180,13 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
         super()._start_asgi_task(cycle, Answering(app, cycle))
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
+            self._completed = True
+            self._in_time()
             super().on_message_complete()
 
     def shutdown(self) -> None:
@@ -183,7 +201,9 @@ class Connection(HttpToolsProtocol):
     def _set_when_gone(self, call: Callable[[], object] | None) -> None:
         """See `presence.WhenGone`."""
         self._when_gone = call
-        if call is not None:
+        if call is not None and self._gone:
+            self.loop.call_soon(call)
+        elif call is not None:
             self.flow.resume_reading()  # after a large body it may rest, and an end that is not read is not seen
 
     @property

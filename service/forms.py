@@ -25,8 +25,8 @@ MAX_FIELD_BYTES = 1000
 MAX_NAME = 100
 """Characters of a file's or folder's name that are kept."""
 MAX_FOLDERS = 4
-_NO_PICTURES = re.compile(r"(^|/)(__MACOSX/.*|\.[^/]*|Thumbs\.db|desktop\.ini)$")
-"""What macOS, Windows and others put beside the files of a zip."""
+_FOLDER_OF_MACOS = "__MACOSX"
+_FILES_OF_WINDOWS = {"Thumbs.db", "desktop.ini"}
 
 # What it finds wrong with a form is the answer; strangers do not write our log.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
@@ -162,7 +162,7 @@ def _zip(body: bytes, content_type: str, limits: BodyLimits) -> Brought:
 
 
 def _members(archive: zipfile.ZipFile, limits: BodyLimits) -> list[Picture]:
-    infos = [info for info in archive.infolist() if not info.is_dir() and not _NO_PICTURES.search(info.filename)]
+    infos = [info for info in archive.infolist() if not info.is_dir() and _may_be_picture(info.filename)]
     if len(infos) > limits.pictures:
         raise TooLarge(f"the zip has {len(infos)} pictures; at most {limits.pictures} are taken: send fewer")
     pictures, left = [], limits.unpacked_bytes
@@ -183,6 +183,12 @@ def _members(archive: zipfile.ZipFile, limits: BodyLimits) -> list[Picture]:
             )
         pictures.append(Picture(content, name))
     return pictures
+
+
+def _may_be_picture(name: str) -> bool:
+    """Whether it is none of what macOS, Windows and others put beside the files of a zip."""
+    *folders, file = name.split("/")
+    return not (_FOLDER_OF_MACOS in folders or file.startswith(".") or file in _FILES_OF_WINDOWS)
 
 
 BODIES: dict[str, Callable[[bytes, str, BodyLimits], Brought]] = {
@@ -216,12 +222,14 @@ def safe_names(names: Iterable[str], extension: str) -> list[str]:
 
 
 def _safe_path(name: str) -> str:
-    *folders, file = re.split(r"[/\\]", unicodedata.normalize("NFC", name))
+    *folders, file = re.split(r"[/\\]", name)
     stem = file.rpartition(".")[0] or file
     parts = [_safe_part(part) for part in (*folders[-MAX_FOLDERS:], stem)]
     return "/".join(part for part in parts if part) if parts[-1] else ""
 
 
 def _safe_part(part: str) -> str:
-    kept = "".join(c if c.isalnum() or c in "._- " else "_" for c in part[:MAX_NAME])
+    # Cut first: to put combining characters in order takes the square of their number.
+    normal = unicodedata.normalize("NFC", part[: 4 * MAX_NAME])
+    kept = "".join(c if c.isalnum() or c in "._- " else "_" for c in normal[:MAX_NAME])
     return kept.strip(". ")

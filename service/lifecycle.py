@@ -8,17 +8,22 @@ from concurrent.futures import Future
 from functools import cache
 from threading import Thread
 
+import anyio
 import anyio.to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.arrivals import Arrivals
 from service.batcher import QueueLimits
 from service.catalog import Catalog
+from service.decoding import Decoding
 from service.engine import Engine, Here
 from service.errors import NotReady
 from service.processes import Processes, how_many
 from service.settings import Settings, stray_variables
 from service.telemetry import Metrics
+
+CLOSE_SECONDS = 5.0
+"""By then every answer has been given, or the server has waited for it for as long as it was told."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +37,7 @@ class Lifecycle:
         self.draining = False
         self.loaded = asyncio.Event()
         self.arrivals = Arrivals()
+        self.decoding = Decoding()
         self._catalog: Catalog | None = None
         self._engine: Engine | None = None
         self._loading: Future[Catalog] | None = None
@@ -96,9 +102,11 @@ class Lifecycle:
                 )
 
     async def close(self) -> None:
-        """Finish what the queues hold, and end their threads."""
-        for bundle in () if self._catalog is None else self._catalog.bundles.values():
-            await anyio.to_thread.run_sync(bundle.batcher.close)
+        """Finish what the queues hold, and end their threads; for a batch that does not come back nobody waits."""
+        self.decoding.close()
+        with anyio.move_on_after(CLOSE_SECONDS):
+            for bundle in () if self._catalog is None else self._catalog.bundles.values():
+                await anyio.to_thread.run_sync(bundle.batcher.close, abandon_on_cancel=True)
         if self._engine is not None:
             await anyio.to_thread.run_sync(self._engine.close)
 

@@ -37,10 +37,18 @@ class Gathered(logging.handlers.BufferingHandler):
             records, self.buffer = self.buffer, []
         finally:
             self.release()
-        if records:
+        if lines := "".join([self._line(record) for record in records]):
             with suppress(OSError):  # a full disk is no reason to stop serving
-                sys.stdout.write("".join([f"{self.format(record)}\n" for record in records]))
+                sys.stdout.write(lines)
                 sys.stdout.flush()
+
+    def _line(self, record: logging.LogRecord) -> str:
+        """Nothing if it cannot be formatted; that must keep no other line back, and harm nobody who logs."""
+        try:
+            return f"{self.format(record)}\n".encode(errors="backslashreplace").decode()
+        except Exception:
+            self.handleError(record)
+            return ""
 
     def _flush_for_ever(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from queue import Empty, LifoQueue
-from threading import BoundedSemaphore, Lock, Thread
+from threading import BoundedSemaphore, Lock, Thread, Timer
 from typing import TYPE_CHECKING, Any
 
 from service.cpus import available_cpus
@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # this module is imported first of all, to start the processe
     from service.runtime import Provider
     from service.work import Computed, Work
 
+RETRY_SECONDS = 10
 COMMAND = (sys.executable, "-P", "-m", "service.compute_process")
 
 logger = logging.getLogger(__name__)
@@ -71,16 +72,18 @@ class _Process:
             ProcessEnded: if it ends instead.
             ProcessTooSlow: if it says nothing for so many seconds; then it has been ended.
         """
+        content = pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
         try:
-            self.connection.send_bytes(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
+            self.connection.send_bytes(content)
             late = seconds is not None and not self.connection.poll(seconds)
-            answer = None if late else pickle.loads(self.connection.recv_bytes())
-        except (EOFError, OSError) as error:
+            content = b"" if late else self.connection.recv_bytes()
+        except Exception as error:  # whatever it is: half an answer would be taken for the beginning of the next
             self.kill()
             raise ProcessEnded from error
         if late:
             self.kill()
             raise ProcessTooSlow
+        answer = pickle.loads(content)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -229,12 +232,26 @@ class Processes:
     def _prepare(self, process: _Process | None) -> None:
         """Start one that is not, open all in it, and add it to the idle ones."""
         try:
-            with self._using(process or self._start()) as started:
+            process = process or self._start()
+        except GaneryError as error:
+            if not self._closed:
+                self._do_without(error)
+            return
+        try:
+            with self._using(process):
                 for name in self._opened:
-                    self._open_in(started, name)
+                    self._open_in(process, name)
         except Exception as error:
             if not self._closed:
-                logger.error("one process less computes: %s", error)
+                logger.error("a process that computes did not open all bundles: %s", error)
+
+    def _do_without(self, error: GaneryError) -> None:
+        """Compute with one process less for a while: a machine that cannot start one now may do so later."""
+        logger.error("one process less computes for %d seconds: %s", RETRY_SECONDS, error.detail)
+        later = Timer(RETRY_SECONDS, self._idle.put, [None])
+        later.daemon = True
+        with suppress(RuntimeError):  # no thread either
+            later.start()
 
     @contextmanager
     def _process(self) -> Iterator[_Process]:
@@ -247,7 +264,7 @@ class Processes:
                 if self._closed or not self._running:
                     self._idle.put(None)
                     raise
-                logger.error("one process less computes: %s", error.detail)
+                self._do_without(error)
         with self._using(process):
             yield process
 

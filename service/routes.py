@@ -139,13 +139,14 @@ async def interpolate(request: Request) -> Response:
 
 async def translate(request: Request) -> Response:
     """A picture, or several, through a network."""
-    settings = lifecycle_of(request).settings
+    service = lifecycle_of(request)
+    settings, decoding = service.settings, service.decoding
     refuse_encoded(request)
     body = await read_body(request, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
     began = perf_counter()
     limits = BodyLimits(settings.max_uploads, settings.max_upload_bytes)
     content_type = header_of(request.scope, b"content-type") or ""
-    brought = await run_sync(read_pictures, body, content_type, limits, abandon_on_cancel=True)
+    brought = await decoding.run(partial(read_pictures, body, content_type, limits))
     del body
     said = [*request.query_params.multi_items(), *brought.fields.items()]
     ask = check(from_text(said, numbers={"seed"}), TranslateRequest)
@@ -155,9 +156,7 @@ async def translate(request: Request) -> Response:
     read = partial(translations, bundle, brought.pictures, seed=seed, file_format=file_format)
     time_limit = TimeLimit(request.scope["state"]["clock"].deadline, settings.deadline_seconds)
     # At the deadline the thread is left behind: it ends at its next picture.
-    pictures = await run_sync(
-        partial(read, max_pixels=settings.max_pixels, time_limit=time_limit), abandon_on_cancel=True
-    )
+    pictures = await decoding.run(partial(read, max_pixels=settings.max_pixels, time_limit=time_limit))
     headers = {**({} if seed is None else {"x-seed": str(seed)}), **made_by(bundle)}
     decode = perf_counter() - began
     if container is None:
@@ -177,7 +176,7 @@ async def verify(request: Request) -> Response:
     service = lifecycle_of(request)
     settings = service.settings
     content = await read_body(request, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
-    case = await run_sync(partial(open_case, content, service.catalog, max_pixels=settings.max_pixels))
+    case = await service.decoding.run(partial(open_case, content, service.catalog, max_pixels=settings.max_pixels))
     if isinstance(case, Verdict):
         return as_json(case)
     bundle = service.catalog.named(case.sample.model)

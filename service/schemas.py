@@ -101,10 +101,10 @@ class SampleRequest(Ask):
     count: Annotated[CountField, Field(ge=1)] | None = Field(
         default=None, description="how many; left out, the sum of a histogram in classes"
     )
-    seeds: SeedRanges | Annotated[list[SeedField | SeedRanges], Field(min_length=1)] | None = Field(
+    seeds: SeedRanges | Annotated[list[SeedField | SeedRanges], Field(min_length=1, fail_fast=True)] | None = Field(
         default=None, description="instead of seed and count: seeds, or ranges like `0-99,200`, both ends included"
     )
-    classes: ClassField | list[ClassField] | dict[str, CountField] | None = Field(
+    classes: ClassField | Annotated[list[ClassField], Field(fail_fast=True)] | dict[str, CountField] | None = Field(
         default=None,
         description="one class for all, several that take turns, or `{class: count}` one after the other; "
         "left out, all classes take turns",

@@ -33,6 +33,8 @@ KEEP_ALIVE_SECONDS = 75
 PING_EVERY = 1
 PING_SECONDS = 30
 """A worker that does not answer its supervisor for so long is killed; a busy machine may take a while to start one."""
+STOP_SECONDS = 15
+"""Most time that a worker may take to stop, besides its grace."""
 LOAD_SECONDS = 600
 """Most time that a replacement may take to load its bundles."""
 PLUG_TRIES = 1000
@@ -58,7 +60,8 @@ class Server(uvicorn.Server):
         waiting: list[socket.socket] = []
         plugs: list[socket.socket] = []
         if self._last and sys.platform == "linux":
-            plugs = [_plug(listener, waiting) for listener in sockets or []]
+            with suppress(OSError):  # no file left to open: it stops without
+                plugs += [_plug(listener, waiting) for listener in sockets or []]
         for listener in (*self.servers, *(sockets or [])):
             listener.close()  # type: ignore[attr-defined]  # servers and sockets have that in common
         loop = asyncio.get_running_loop()
@@ -125,6 +128,8 @@ class Supervisor(Multiprocess):
 
         uvicorn waits for the answer of a worker that has died meanwhile.
         """
+        if self.should_exit.is_set():
+            return
         (worker,) = self.processes
         if worker.is_alive(timeout=PING_EVERY):
             self._heard = monotonic()
@@ -167,9 +172,9 @@ class Supervisor(Multiprocess):
             assert old.pid is not None
             # Not SIGTERM: it would fail /readyz and wait for load balancers, which have nothing to notice here.
             os.kill(old.pid, signal.SIGINT)
+        old.process.join((self.config.timeout_graceful_shutdown or 0) + STOP_SECONDS)
+        old.kill()
         old.join()
-        old.parent_conn.close()
-        old.child_conn.close()
         self.processes = [new]
         self._heard = monotonic()
 

@@ -32,8 +32,8 @@ class Pieces(Generic[T]):
         works: in order.
         pixels: of all works together; 0 if nobody knows.
 
-    One thread iterates; any other may close. That drops what has not been computed, gives the place among the long
-    answers back, and wakes the thread that iterates.
+    One thread iterates; any other may close. That drops what has not been computed and gives the place among the long
+    answers back; the thread that iterates is woken if what it waits for is dropped.
 
     Raises:
         Overloaded: at the first piece, if too many long answers are being made already.

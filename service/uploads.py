@@ -108,7 +108,7 @@ def _metadata(picture: ImageFile) -> str | None:
     if text is None:
         try:
             text = picture.info.get("xmp", b"").decode()
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, AttributeError):  # a text of that name is none
             return None
     return str(text) if 0 < len(text) <= MAX_METADATA else None
 
@@ -151,6 +151,9 @@ def _orientation(exif: bytes) -> int:
 
 def _pixels(picture: Image.Image, background: Colour) -> Pixels:
     transparent = picture.info.get("transparency")
+    if isinstance(transparent, str):  # a text of that name is none
+        transparent = None
+        del picture.info["transparency"]
     on_grey = len(set(background)) == 1
     if picture.mode == "I;16":
         values = np.asarray(picture)

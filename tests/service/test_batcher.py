@@ -101,6 +101,19 @@ def test_a_lone_request_is_not_kept_waiting(make_batcher):
     assert min(done.queue, done.compute, done.encode) >= 0
 
 
+def test_a_runner_that_cannot_be_started_is_started_by_the_next(make_batcher, monkeypatch):
+    batcher = make_batcher(Echo())
+    with monkeypatch.context() as patched:
+
+        def refuse(self):
+            raise RuntimeError("can't start new thread")
+
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            batcher.submit(numbers(1))
+    assert results(batcher.submit(numbers(2))) == [[2]]
+
+
 def test_what_arrives_while_a_batch_runs_shares_the_next(busy):
     echo, batcher, first = busy()
     futures = [batcher.submit(numbers(i, 10 * i)) for i in range(1, 6)]

@@ -205,6 +205,8 @@ def test_the_command_that_was_stopped_goes_on(models, tmp_path):
         (["--model", "nobody", "--count", "1"], "unknown model 'nobody'; available: any, digits, fixed, plain"),
         ([], "count is missing"),
         (["--count", "1", "--truncation", "2"], "not above 0 and at most 1"),
+        (["--count", "1", "--truncation", "0.1234"], "three decimals"),
+        (["--count", "1", "--truncation", "0.0001"], "three decimals"),
         (["--count", "1", "--out", "nowhere://x"], "Protocol not known: nowhere"),
     ],
 )

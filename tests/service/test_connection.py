@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,11 +39,20 @@ async def echo(scope, receive, send):
         more = message.get("more_body", False)
         if scope["path"] == "/wait" and more:
             time.sleep(0.4)  # so that the rest comes in one piece
-    if scope["path"] == "/wait":  # until the client has gone
+    if scope["path"] == "/late":  # looks for the client when it has gone already
+        await asyncio.sleep(0.5)
+    if scope["path"] in {"/wait", "/late"}:  # until the client has gone
         gone = asyncio.Event()
         scope["state"]["when_gone"](gone.set)
         await asyncio.wait_for(gone.wait(), PATIENCE)
         departures.put(len(body))
+        return
+    if scope["path"] == "/endless":  # what is sent to a client that has gone is nobody's, and no failure
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000000000")]})
+        for _ in range(20):
+            await send({"type": "http.response.body", "body": b"x" * 10, "more_body": True})
+            await asyncio.sleep(0.05)
+        departures.put(0)
         return
     names = b",".join(name for name, _ in scope["headers"] if name.startswith(b"x-"))
     headers = [(b"content-length", str(len(body)).encode()), (b"x-names", names)]
@@ -259,6 +269,33 @@ def test_while_it_stops_a_request_that_is_under_way_is_answered(connect, server)
             assert answer.endswith(b"second")
             assert b"connection: close" in answer
         assert until_closed(forgotten) == b""
+
+
+def test_it_is_told_too_if_the_client_has_gone_before_anybody_asks(connect):
+    with connect() as client:
+        client.sendall(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.1)
+    assert departures.get(timeout=PATIENCE) == 0
+
+
+def test_who_leaves_with_a_request_that_waits_harms_nobody(connect, caplog):
+    with connect() as client:
+        client.sendall(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.recv(100)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leaves at once
+    departures.get(timeout=PATIENCE)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_what_was_answered_early_keeps_its_connection(monkeypatch, connect):
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
+    with connect() as client:
+        client.sendall(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        client.sendall(b"12345")
+        time.sleep(0.6)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("size", [1, 60_000, 100_000])

@@ -216,6 +216,15 @@ def test_names_lead_nowhere(name, safe):
     assert safe_names([name], "png") == [f"{safe}.png"]
 
 
+@pytest.mark.parametrize("name", ["/__MACOSX/" * 6500 + "\n\n", "a" + "\u0315\u0316" * 16_000])
+def test_no_name_takes_long(name):
+    began = time.process_time()
+    pictures = unzip(zipped((name, b"one"), ("2.png", b"two"))).pictures
+    safe_names([name] * 10, "png")
+    assert pictures[-1].content == b"two"
+    assert time.process_time() - began < 2
+
+
 def test_no_name_comes_twice():
     assert safe_names(["a.png", "A.jpg", "a.webp", "a-2.png", "", ""], "png") == [
         "a.png", "A-2.png", "a-3.png", "a-2-2.png", "00000004.png", "00000005.png",

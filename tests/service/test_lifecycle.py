@@ -1,4 +1,5 @@
 import threading
+from time import monotonic
 
 import anyio
 import pytest
@@ -96,8 +97,9 @@ def test_a_stalled_process_says_so(plain, gate, serve):
         assert response.status_code == 503
         assert "has been computing one batch" in response.json()["detail"]
         gate.opened.set()
+        deadline = monotonic() + 30
         while client.get("/livez").status_code != 200:
-            pass
+            assert monotonic() < deadline
 
 
 def test_probes_are_answered_while_loading(tmp_path, plain, serve_loading, monkeypatch):
@@ -115,3 +117,16 @@ def test_probes_are_answered_while_loading(tmp_path, plain, serve_loading, monke
         assert client.post("/generate", json={}).status_code == 503
         assert client.get("/models").status_code == 503
         release.set()
+
+
+async def test_closing_waits_for_no_batch_without_end(lifecycle, gate, monkeypatch):
+    monkeypatch.setattr("service.lifecycle.CLOSE_SECONDS", 0.1)
+    await lifecycle.load()
+    bundle = lifecycle.catalog.bundles["plain"]
+    future = bundle.batcher.submit(bundle.work([bundle.sample(seed=1)], lambda pixels: pixels))
+    assert gate.reached.acquire(timeout=30)
+    with anyio.fail_after(30):
+        await lifecycle.close()
+    assert not future.done()
+    gate.opened.set()
+    future.result(30)

@@ -69,6 +69,22 @@ logging.getLogger("service.telemetry").info("GET /a", extra={"request_id": "abc"
     assert re.fullmatch(r"\S+ \[INFO\] \[\] GET /a", line)
 
 
+def test_a_line_that_cannot_be_written_keeps_no_other_back():
+    lines = output(
+        r"""
+from service.logs import write_text
+configure_logging("text", "info")
+write_text()
+logging.raiseExceptions = False
+log = logging.getLogger("service.telemetry")
+log.info("%d pictures", "no number")
+log.info("half a character: \udcff")
+log.warning("the last")
+"""
+    )
+    assert [line.rpartition(": ")[2] for line in lines] == [r"\udcff", "the last"]
+
+
 @pytest.mark.parametrize("format_", ["text", "json"])
 def test_the_level_is_that_of_our_loggers(format_):
     lines = output(

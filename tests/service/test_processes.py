@@ -1,10 +1,12 @@
 import os
 import pickle
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -313,6 +315,35 @@ def test_with_one_process_less_than_was_asked_for_it_serves_all_the_same(digits,
     engine.start()
     results = [engine.compute("digits", of_seeds(bundle, seed)).results[0] for seed in range(4)]
     assert [result.error for result in results] == [None] * 4
+
+
+def test_a_process_that_could_not_be_started_is_tried_again(digits, make_engine, monkeypatch, caplog):
+    monkeypatch.setattr("service.processes.RETRY_SECONDS", 0.2)
+    engine = make_engine(2)
+    bundle = Bundle.load(digits, engine=engine)
+    with monkeypatch.context() as patched:
+        patched.setattr("service.processes.COMMAND", (str(digits / "no-such-program"),))
+        engine.start()
+        deadline = time.monotonic() + 10
+        while "one process less computes" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+    deadline = time.monotonic() + 10
+    while engine._idle.qsize() != 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    places = [engine._idle.get(timeout=1) for _ in range(2)]
+    assert None in places  # one that has yet to be started
+    for place in places:
+        engine._idle.put(place)
+    assert engine.compute("digits", of_seeds(bundle, 1)).results[0].error is None
+
+
+def test_the_memory_of_a_trial_is_no_limit_of_later_batches(digits, make_engine):
+    engine = make_engine(1, trial_bytes=2**30)
+    bundle = Bundle.load(digits, engine=engine)
+    (process,) = engine._running
+    limits = Path(f"/proc/{process.pid}/limits").read_text()
+    assert re.search(r"Max address space +unlimited", limits)
+    assert engine.compute("digits", of_seeds(bundle, 1)).results[0].error is None
 
 
 def test_nothing_is_left_running(plain, make_engine):

@@ -1,6 +1,5 @@
 import io
 import struct
-import time
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -189,6 +188,13 @@ def test_no_metadata_is_better_than_too_much(text):
     assert read(saved(PICTURE, "WEBP", xmp=b"\xff")).metadata is None
 
 
+@pytest.mark.parametrize("key", ["xmp", "transparency", "icc_profile", "dpi", "gamma", "exif"])
+def test_a_text_may_be_called_what_it_likes(key):
+    info = PngInfo()
+    info.add_text(key, "hello")
+    assert read(saved(PICTURE, pnginfo=info)).pixels.shape == PICTURE.shape
+
+
 @pytest.mark.parametrize("chunk", [b"zTXt", b"iCCP"])
 def test_text_that_swells_is_refused(chunk):
     swollen = b"key\0\0" + zlib.compress(bytes(2**20 + 1))
@@ -283,10 +289,8 @@ def test_a_bomb_allocates_nothing(format_):
     content = enlarged(format_)
     tracemalloc.start()
     try:
-        began = time.perf_counter()
         with pytest.raises(TooLarge, match="is 10000 x 10000; at most 1000000 pixels are taken: send a smaller one"):
             read(content)
-        assert time.perf_counter() - began < 0.1
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
