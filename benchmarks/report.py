@@ -103,7 +103,8 @@ def _bundle(name: str, bundle: dict[str, Any]) -> list[str]:
     ]
     return [
         f"### {name}: {width} x {height} {'grey' if channels == 1 else 'RGB'}",
-        f"Pictures/s as a share of the limit, which is {rate:,.0f} pictures/s ({case}), by connections:",
+        f"Pictures/s as a share of the limit ({case}; {rate:,.0f} pictures/s when arrangements were tried), by "
+        "connections:",
         _table(["server", *counts], [*shares, *missing]),
         *_beside_others(measured, counts),
         "Pictures/s / p50 in ms / p99 in ms by connections, medians; errors; PSS in MB, idle / loaded; seconds to "

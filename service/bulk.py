@@ -24,6 +24,7 @@ from service.errors import InvalidValue
 from service.formats import FORMATS, FormatName
 from service.lifecycle import engine_of
 from service.plan import Classes, Plan
+from service.sample import in_thousandths
 from service.settings import Settings
 from service.streaming import Pieces
 
@@ -207,8 +208,10 @@ def generate(settings: Settings, given: Namespace) -> None:
         raise InvalidValue(f"--picture {given.picture} is unknown; it takes {', '.join(FORMATS)}")
     if given.shard_size < 1 or (given.count is not None and given.count < 1):
         raise InvalidValue("--count and --shard-size are 1 or more")
-    thousandths = round(given.truncation * 1000)
-    if not 0 < thousandths <= 1000 or abs(given.truncation * 1000 - thousandths) > 1e-6:
+    truncation = 0.0
+    with suppress(ValueError):
+        truncation = in_thousandths(given.truncation)
+    if not 0 < truncation <= 1:
         raise InvalidValue(
             f"--truncation {given.truncation} is not above 0 and at most 1 with three decimals: an id holds no more"
         )
@@ -227,7 +230,7 @@ def generate(settings: Settings, given: Namespace) -> None:
             first_seed=given.seed,
             count=given.count,
             classes=classes,
-            truncation=thousandths / 1000,
+            truncation=truncation,
             max_count=bundle.seeds,
         )
         shards = Shards(plan, given.shard_size, given.picture, classes)

@@ -44,6 +44,17 @@ class Address:
         return cls(match["digest"], int(match["seed"]), label, int(match["thousandths"]) / 1000)
 
 
+def in_thousandths(truncation: float) -> float:
+    """The value as an id holds it.
+
+    Raises:
+        ValueError: if it has more than three decimals.
+    """
+    if abs(truncation * 1000 - round(truncation * 1000)) > 1e-6:
+        raise ValueError(truncation)
+    return round(truncation, 3)
+
+
 compact_json = json.JSONEncoder(separators=(",", ":")).encode
 
 

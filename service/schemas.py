@@ -15,12 +15,14 @@ from service.formats import FormatName
 from service.golden import GoldenReport
 from service.manifest import Manifest, Picture, SourcePicture, Task
 from service.plan import Ranges
+from service.sample import in_thousandths
 
 
 def _in_thousandths(value: float) -> float:
-    if abs(value * 1000 - round(value * 1000)) > 1e-6:
-        raise PydanticCustomError("thousandths", "at most three decimals: a sample's id holds thousandths")
-    return round(value, 3)
+    try:
+        return in_thousandths(value)
+    except ValueError:
+        raise PydanticCustomError("thousandths", "at most three decimals: a sample's id holds thousandths") from None
 
 
 class Ask(BaseModel):
