@@ -180,7 +180,7 @@ class Batcher:
             Overloaded: if too much is waiting, or so much that the deadline would pass.
             Stopping: after `close`.
         """
-        job = Job(work, priority, deadline, outcome)
+        job = Job(work, priority, deadline, outcome, monotonic())
         with self._lock:
             if self._closed:
                 raise Stopping("this replica is stopping; send the request again, to another one")

@@ -1,8 +1,7 @@
 """What waits in a bundle's queue: work, who wants its result, and until when."""
 
 from collections import deque
-from dataclasses import dataclass, field
-from time import monotonic
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from service.work import Work
@@ -45,7 +44,8 @@ class Job:
     priority: Priority
     deadline: float
     outcome: Outcome
-    since: float = field(default_factory=monotonic)
+    since: float
+    """`time.monotonic()` when it came."""
 
 
 class JobQueue:

@@ -190,6 +190,7 @@ def test_where_batches_take_now_longer_and_now_less_long_more_time_is_reckoned_w
         batcher = make_batcher(echo, max_pixels=1000, seconds_per_pixel=0.01)
         for index in range(40):
             batcher.submit(numbers(seconds[index % 2], size=1000)).result(10)
+            assert echo.running.acquire(timeout=10)
         assert batcher.seconds_per_pixel == pytest.approx(0.01, rel=0.1)
         echo.gate.clear()
         running = batcher.submit(numbers(0, size=1000))
