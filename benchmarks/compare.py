@@ -86,9 +86,7 @@ def sample_many(rounds: int, seconds: float, case: str, many: int) -> dict[str, 
         for _ in tqdm(range(rounds), desc=f"/sample of {SAMPLES}"):
             for format_, kind in kinds.items():
                 before = limit.pictures_per_second(case, SHIPPED, kind, seconds / 2)
-                rates = [
-                    sampling.stream(started, format_, SAMPLES, keep=True).pictures_per_second for _ in range(ANSWERS)
-                ]
+                rates = [sampling.pictures_per_second(started, format_, SAMPLES) for _ in range(ANSWERS)]
                 after = limit.pictures_per_second(case, SHIPPED, kind, seconds / 2)
                 measured[format_].append(
                     {"pictures_per_second": statistics.harmonic_mean(rates), "limit": (before + after) / 2}
@@ -96,7 +94,7 @@ def sample_many(rounds: int, seconds: float, case: str, many: int) -> dict[str, 
     for format_ in tqdm(kinds, desc=f"/sample of {many}"):
         # A server that has made nothing yet, or growth would hide in what the last answer left behind.
         with alone(SHIPPED) as models, running(OUR_SERVER, models, SHIPPED.name) as started:
-            growth[format_] = round(sampling.stream(started, format_, many, keep=False).growth_megabytes, 1)
+            growth[format_] = round(sampling.growth_megabytes(started, format_, many), 1)
     return {
         "count": SAMPLES,
         "many": many,

@@ -3,9 +3,8 @@
 import io
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from threading import Event
 
 import httpx2
@@ -16,15 +15,6 @@ from benchmarks.servers import Running
 
 TIMEOUT_SECONDS = 300  # between two pieces of an answer
 LOOK_SECONDS = 0.25
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One long answer that was read to its end."""
-
-    pictures_per_second: float
-    growth_megabytes: float
-    """Highest PSS and RSS seen while it was read, over that before; memory shared or not, the larger of the two."""
 
 
 def count_in_tar(content: bytes) -> int:
@@ -43,41 +33,54 @@ FORMATS: dict[str, Callable[[bytes], int]] = {"tar": count_in_tar, "npz": count_
 """Format -> how many pictures an answer of it holds."""
 
 
-def stream(running: Running, format_: str, count: int, *, keep: bool) -> Stream:
-    """Ask for `count` pictures in one answer.
-
-    Args:
-        keep: check how many came; else they are thrown away as they come.
+def pictures_per_second(running: Running, format_: str, count: int) -> float:
+    """Of one answer of `count` pictures, from the request to its end.
 
     Raises:
         Unavailable: if the server knows no such route, refuses, breaks off or sends another number.
     """
+    content = bytearray()
+    with httpx2.Client(timeout=TIMEOUT_SECONDS) as client:  # made before: it takes tens of milliseconds
+        began = time.monotonic()
+        for piece in _pieces(client, running, format_, count):
+            content += piece
+        seconds = time.monotonic() - began
+    if (got := FORMATS[format_](bytes(content))) != count:
+        raise Unavailable(f"POST /sample of {count} as {format_} holds {got} pictures")
+    return count / seconds
+
+
+def growth_megabytes(running: Running, format_: str, count: int) -> float:
+    """Highest PSS and RSS seen while an answer was read, over that before; the larger of the two differences.
+
+    Raises:
+        Unavailable: see `pictures_per_second`; how many came is not counted.
+    """
     before = running.megabytes()
-    peak, content = dict(before), bytearray()
-    over = Event()
+    peak, over = dict(before), Event()
 
     def watch() -> None:
         while not over.wait(LOOK_SECONDS):
             for kind, value in running.megabytes().items():
                 peak[kind] = max(peak[kind], value)
 
-    body = {"count": count, "format": format_}
-    url = f"http://127.0.0.1:{running.port}/sample"
-    with ThreadPoolExecutor(1) as watcher:
+    with httpx2.Client(timeout=TIMEOUT_SECONDS) as client, ThreadPoolExecutor(1) as watcher:
         watching = watcher.submit(watch)
-        began = time.monotonic()
         try:
-            with httpx2.stream("POST", url, json=body, timeout=TIMEOUT_SECONDS) as answer:
-                if answer.status_code != 200:
-                    raise Unavailable(f"POST /sample of {count} as {format_} answers {answer.status_code}")
-                for piece in answer.iter_raw():
-                    content += piece if keep else b""
-        except httpx2.HTTPError as error:
-            raise Unavailable(f"POST /sample of {count} as {format_}: {error}") from error
+            for _ in _pieces(client, running, format_, count):
+                pass
         finally:
-            seconds = time.monotonic() - began
             over.set()
         watching.result()
-    if keep and (got := FORMATS[format_](bytes(content))) != count:
-        raise Unavailable(f"POST /sample of {count} as {format_} holds {got} pictures")
-    return Stream(count / seconds, max(peak[kind] - before[kind] for kind in before))
+    return max(peak[kind] - before[kind] for kind in before)
+
+
+def _pieces(client: httpx2.Client, running: Running, format_: str, count: int) -> Iterator[bytes]:
+    body = {"count": count, "format": format_}
+    try:
+        with client.stream("POST", f"http://127.0.0.1:{running.port}/sample", json=body) as answer:
+            if answer.status_code != 200:
+                raise Unavailable(f"POST /sample of {count} as {format_} answers {answer.status_code}")
+            yield from answer.iter_raw()
+    except httpx2.HTTPError as error:
+        raise Unavailable(f"POST /sample of {count} as {format_}: {error}") from error

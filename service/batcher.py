@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Condition, RLock, Thread
@@ -70,8 +70,9 @@ class Batcher:
     """The queue and the threads that empty it. They start with the first work and end with `close`.
 
     Args:
-        compute: runs a batch; called by several threads at once if there are several runners.
-        runners: threads, and so batches at a time.
+        compute: runs a batch, and calls its second argument when it would take another: the files of one batch are
+            written while the next one is on its way. Several threads call it at once.
+        runners: batches at a time that have not got so far.
         max_rows: most rows of a batch.
         max_pixels: most pixels that may come out of a batch; work that alone has more runs alone.
         batch_seconds: no batch is larger than what takes so long on one runner, at the speed measured lately.
@@ -83,7 +84,7 @@ class Batcher:
 
     def __init__(
         self,
-        compute: Callable[[Sequence[Work[Any]]], Computed],
+        compute: Callable[[Sequence[Work[Any]], Callable[[], object]], Computed],
         *,
         runners: int = 1,
         max_rows: int = 32,
@@ -107,7 +108,7 @@ class Batcher:
         self._queues: dict[Priority, JobQueue] = {"interactive": JobQueue(), "bulk": JobQueue()}
         self._running = 0
         self._streams: list[Stream] = []
-        self._idle = 0
+        self._idle = runners
         self._since_bulk = 0
         self._started: dict[int, float] = {}
         self._threads: list[Thread] = []
@@ -187,7 +188,7 @@ class Batcher:
             # Bulk streams were admitted as a whole, keep little in the queue each, and are never cut in the middle.
             if priority == "interactive":
                 self._admit(job)
-            if len(self._threads) < self.runners:
+            if not self._threads:
                 self._start()
             self._queues[priority].add(job)
             if self._idle:
@@ -262,46 +263,56 @@ class Batcher:
             self.withdraw(job)
 
     def _start(self) -> None:
-        for index in range(len(self._threads), self.runners):
+        for index in range(len(self._threads), 2 * self.runners):
             thread = Thread(target=self._run, args=(index,), name=f"runner-{index}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def _run(self, index: int) -> None:
         while batch := self._take():
-            self._started[index] = monotonic()
+            began = self._started[index] = monotonic()
             pixels = sum(job.work.pixels for job in batch)
-            try:
-                self._compute(batch, pixels)
-            except Exception as error:  # a runner that dies would leave the queue without hands
-                logger.exception("a batch was not computed")
-                for job in batch:
-                    with suppress(InvalidStateError):  # it has its result
-                        job.outcome.set_exception(error)
-            finally:
-                del self._started[index]
-                batch.clear()  # or its results would stay until the next
-                with self._lock:
-                    self._running -= pixels
+            with ExitStack() as runner:
+                runner.callback(self._leave_runner, pixels, began)
+                try:
+                    self._compute(batch, began, runner.close)
+                except Exception as error:  # a thread that dies would leave the queue without hands
+                    logger.exception("a batch was not computed")
+                    for job in batch:
+                        with suppress(InvalidStateError):  # it has its result
+                            job.outcome.set_exception(error)
+            del self._started[index]
+            batch.clear()  # or its results would stay until the next
 
     def _take(self) -> list[Job]:
-        """Wait for work; the jobs of the next batch, none when closed and empty."""
+        """Wait for work and a runner; the jobs of the next batch, none when closed and empty."""
         with self._lock:
+            while True:
+                self._changed.wait_for(lambda: self._idle if self.waiting else self._closed)
+                if not self.waiting:
+                    self._changed.notify_all()
+                    return []
+                if batch := self._next_batch():
+                    self._idle -= 1
+                    return batch
+
+    def _leave_runner(self, pixels: int, began: float) -> None:
+        """It would take another batch."""
+        # Mean and mean deviation, as TCP reckons its timeouts: RFC 6298, section 2.
+        weight = WEIGHT_OF_LATEST * min(1.0, pixels / self.max_pixels)
+        with self._lock:
+            off = (monotonic() - began) / pixels - self.seconds_per_pixel
+            self._deviation += weight * (abs(off) - self._deviation)
+            self.seconds_per_pixel += weight * off
+            self._running -= pixels
             self._idle += 1
-            try:
-                while True:
-                    self._changed.wait_for(lambda: self.waiting or self._closed)
-                    if batch := self._next_batch():
-                        return batch
-                    if self._closed and not self.waiting:
-                        return []
-            finally:
-                self._idle -= 1
+            if self.waiting:
+                self._changed.notify()
 
     def _next_batch(self) -> list[Job]:
         # Idle runners share what waits, rather than watch one of them compute it.
         waiting = self._queues["interactive"].pixels + self._queues["bulk"].pixels
-        room = min(self.max_pixels, math.ceil(waiting / max(1, self._idle)))
+        room = min(self.max_pixels, math.ceil(waiting / self._idle))
         bulk_first = bool(self._queues["bulk"].jobs) and self._since_bulk >= BULK_EVERY - 1
         order: list[Priority] = ["bulk", "interactive"] if bulk_first else ["interactive", "bulk"]
         batch: list[Job] = []
@@ -342,9 +353,8 @@ class Batcher:
                 pixels += work.pixels
         return rows, pixels
 
-    def _compute(self, batch: Sequence[Job], pixels: int) -> None:
-        began = monotonic()
-        computed = self._run_batch([job.work for job in batch])
+    def _compute(self, batch: Sequence[Job], began: float, ran: Callable[[], object]) -> None:
+        computed = self._run_batch([job.work for job in batch], ran)
         for job, result in zip(batch, computed.results, strict=True):
             if result.error is None:
                 job.outcome.set_result(Done(result.value, began - job.since, computed.compute, result.encode))
@@ -352,8 +362,3 @@ class Batcher:
                 job.outcome.set_exception(result.error)
         rows = sum(job.work.rows for job in batch)
         self.observer.batch(rows, computed.padding, computed.compute, computed.encode)
-        # Mean and mean deviation, as TCP reckons its timeouts: RFC 6298, section 2.
-        weight = WEIGHT_OF_LATEST * min(1.0, pixels / self.max_pixels)
-        off = (monotonic() - began) / pixels - self.seconds_per_pixel
-        self._deviation += weight * (abs(off) - self._deviation)
-        self.seconds_per_pixel += weight * off

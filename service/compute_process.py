@@ -1,7 +1,8 @@
 """A process that opens graphs and runs them: python -m service.compute_process FILE_DESCRIPTOR
 
-It answers requests over a connection; `processes.py` starts it, times it, and ends it. What a graph can do wrong it
-does here: take all memory, run without end, crash its runtime.
+It answers requests over a connection, in order; an empty message before an answer announces that it comes soon, and
+that the next request may be sent. `processes.py` starts it, times it, and ends it. What a graph can do wrong it does
+here: take all memory, run without end, crash its runtime.
 """
 
 import os
@@ -11,9 +12,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,9 @@ OUT_OF_MEMORY = ("alloc", "bfc_arena")
 
 Generators = dict[str, Generator]
 
+Announce = Callable[[], object]
+"""Says that the answer comes soon."""
+
 
 @dataclass(frozen=True)
 class Open:
@@ -48,7 +53,7 @@ class Open:
     max_memory: int | None
     """Bytes besides the graph itself; None is without limit."""
 
-    def __call__(self, generators: Generators) -> Opened:
+    def __call__(self, generators: Generators, announce: Announce) -> Opened:
         max_memory = None if self.max_memory is None else int(min(self.max_memory, RESERVE * available_memory()))
         limit = None if max_memory is None else max_memory + COPIES * _size(self.directory / GENERATOR_FILE)
         try:
@@ -72,7 +77,7 @@ class OpenAgain:
     provider: Provider
     measured: Measured
 
-    def __call__(self, generators: Generators) -> None:
+    def __call__(self, generators: Generators, announce: Announce) -> None:
         task = task_of(self.manifest)
         generators[self.manifest.name] = Generator(self.model, task, provider=self.provider, measured=self.measured)
 
@@ -84,8 +89,8 @@ class Compute:
     name: str
     works: Sequence[Work[Any]]
 
-    def __call__(self, generators: Generators) -> Computed:
-        computed = compute(generators[self.name], self.works)
+    def __call__(self, generators: Generators, announce: Announce) -> Computed:
+        computed = compute(generators[self.name], self.works, announce)
         return replace(computed, results=[_portable(result) for result in computed.results])
 
 
@@ -104,7 +109,7 @@ def main(descriptor: int) -> None:
         except (EOFError, ConnectionError):
             return
         try:
-            answer = request(generators)
+            answer = request(generators, partial(connection.send_bytes, b""))
         except Exception as error:
             answer = portable(error)
         connection.send_bytes(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))

@@ -1,6 +1,6 @@
 """Where graphs are opened and run: here, or in processes of their own (`processes.py`)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,8 +35,13 @@ class Engine(Protocol):
             ModelFailure: if the hardware that was asked for is not there.
         """
 
-    def compute(self, name: str, works: Sequence[Work[Any]]) -> Computed:
+    def compute(self, name: str, works: Sequence[Work[Any]], ran: Callable[[], object] = lambda: None) -> Computed:
         """Run works for the bundle of that name as one batch.
+
+        Args:
+            name: of the bundle.
+            works: at least one.
+            ran: is called when it would take the next batch, which may be before this one has its files.
 
         Raises:
             ModelFailure: if there is nothing that could run it any more.
@@ -69,8 +74,8 @@ class Here:
         self.generators[manifest.name], opened = open_bundle(directory, manifest, self._provider, self._max_bytes)
         return opened
 
-    def compute(self, name: str, works: Sequence[Work[Any]]) -> Computed:
-        return compute(self.generators[name], works)
+    def compute(self, name: str, works: Sequence[Work[Any]], ran: Callable[[], object] = lambda: None) -> Computed:
+        return compute(self.generators[name], works, ran)
 
     def runners(self, provider: str) -> int:
         # Sessions of one thread share no kernel, so one caller for each CPU; a GPU's work is one stream.

@@ -18,6 +18,8 @@ from service.work import Work
 T = TypeVar("T")
 
 INDEX = re.compile("[0-9]{1,9}")
+SMALLEST_PIECE = 8
+"""Rows of the last pieces of a long answer; smaller ones would cost more than they save."""
 
 Piece = Sequence[tuple[int, Sample]]
 """Some samples, and the index of each in the plan."""
@@ -136,20 +138,24 @@ class Plan:
     def works(
         self, packing: Callable[[Piece], Callable[[Pixels], T]], indices: range | None = None
     ) -> Iterator[Work[T]]:
-        """The work that makes samples, piece by piece: as many for each runner, of equal size, to end together.
+        """The work that makes samples, piece by piece: full batches, and smaller ones towards the end, so that no
+        runner waits long for the last.
+
+        Reference: Polychronopoulos and Kuck, "Guided Self-Scheduling", IEEE Transactions on Computers C-36(12), 1987.
 
         Args:
             packing: gives what is to become of a piece's pixels.
             indices: of the samples, one after the other; None is all of them.
         """
-        indices = range(len(self)) if indices is None else indices
+        left = range(len(self)) if indices is None else indices
+        runners = self.bundle.batcher.runners
         unit = self.bundle.measured.batch or 1  # less would be padded
-        units = math.ceil(len(indices) / unit)
-        pieces = math.ceil(units / max(1, self.bundle.rows_per_batch // unit))
-        pieces = min(units, pieces + -pieces % self.bundle.batcher.runners)
-        for number in range(pieces):
-            start, stop = (units * end // pieces * unit for end in (number, number + 1))
-            piece = [(index, self[index]) for index in indices[start:stop]]
+        smallest = min(SMALLEST_PIECE, math.ceil(len(left) / runners))
+        while left:
+            rows = min(self.bundle.rows_per_batch, max(smallest, math.ceil(len(left) / (2 * runners - 1))))
+            rows = math.ceil(rows / unit) * unit
+            piece = [(index, self[index]) for index in left[:rows]]
+            left = left[rows:]
             yield self.bundle.work([sample for _, sample in piece], packing(piece))
 
 

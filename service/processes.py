@@ -40,6 +40,10 @@ class ProcessEnded(Exception):
     """A process has ended instead of answering."""
 
 
+class NeverBegun(ProcessEnded):
+    """It had ended before it came to the request."""
+
+
 class ProcessTooSlow(ProcessEnded):
     """It has been ended, because the time for the answer was over."""
 
@@ -60,36 +64,62 @@ class _Process:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             )
         self.opened: set[str] = set()
+        self._answers = Lock()
+        self._ended = False
 
     @property
     def pid(self) -> int:
         return self._popen.pid
 
-    def ask(self, request: "Callable[[Any], Any]", seconds: float | None = None) -> Any:
+    def ask(
+        self,
+        request: "Callable[[Any, Any], Any]",
+        seconds: float | None = None,
+        announced: Callable[[], object] = lambda: None,
+    ) -> Any:
         """The answer to a request, or the exception that it has raised there.
+
+        Args:
+            request: to be sent by one thread at a time, until the answer has come or been announced.
+            seconds: in which it must say something; None is without limit.
+            announced: is called if the process says that the answer comes soon; another thread may ask then.
 
         Raises:
             ProcessEnded: if it ends instead.
-            ProcessTooSlow: if it says nothing for so many seconds; then it has been ended.
+            NeverBegun: if it has ended before.
+            ProcessTooSlow: if it says nothing in time; then it has been ended.
         """
         content = pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
         try:
             self.connection.send_bytes(content)
-            late = seconds is not None and not self.connection.poll(seconds)
-            content = b"" if late else self.connection.recv_bytes()
-        except Exception as error:  # whatever it is: half an answer would be taken for the beginning of the next
+        except Exception as error:
             self.kill()
-            raise ProcessEnded from error
-        if late:
-            self.kill()
-            raise ProcessTooSlow
-        answer = pickle.loads(content)
+            raise NeverBegun from error
+        with self._answers:  # they come in order, and at most one other thread waits for an earlier one
+            if self._ended:
+                raise NeverBegun
+            answer = self._answer(seconds, announced)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
+    def _answer(self, seconds: float | None, announced: Callable[[], object]) -> Any:
+        content = b""
+        try:
+            in_time = seconds is None or self.connection.poll(seconds)
+            while in_time and not (content := self.connection.recv_bytes()):
+                announced()
+        except Exception as error:  # whatever it is: half an answer would be taken for the beginning of the next
+            self.kill()
+            raise ProcessEnded from error
+        if not in_time:
+            self.kill()
+            raise ProcessTooSlow
+        return pickle.loads(content)
+
     def kill(self) -> None:
-        """End it; a thread that waits for its answer notices."""
+        """End it; threads that wait for its answers notice."""
+        self._ended = True
         self._popen.kill()
         self._popen.wait()
 
@@ -164,7 +194,7 @@ class Processes:
         request = Open(directory.absolute(), manifest, self._provider, self._max_bundle_bytes, self._max_memory)
         for another in (False, True):  # what ended a process may be another bundle's doing, or the machine's
             try:
-                with self._opening, self._process() as process:
+                with self._opening, self._process() as (process, _):
                     opened: Opened = process.ask(request, self._seconds)
                     process.opened.add(manifest.name)
                 break
@@ -182,15 +212,18 @@ class Processes:
         self._opened[manifest.name] = OpenAgain(model, manifest.model_copy(), self._provider, opened.measured)
         return opened
 
-    def compute(self, name: str, works: "Sequence[Work[Any]]") -> "Computed":
+    def compute(self, name: str, works: "Sequence[Work[Any]]", ran: Callable[[], object] = lambda: None) -> "Computed":
         """See `Engine.compute`. If a process ends, and another one too, each work is tried alone."""
         from service.work import Computed, Result, join  # noqa: PLC0415
 
         for _ in range(2):
             with suppress(ProcessEnded):
-                return self._compute(name, works)
+                try:
+                    return self._compute(name, works, ran)
+                except NeverBegun:  # what ended it was not these works
+                    return self._compute(name, works, ran)
         if len(works) > 1:
-            return join([self.compute(name, [work]) for work in works])
+            return join([self.compute(name, [work], ran) for work in works])
         failure = ModelFailure("the process that computed it has ended, twice; perhaps there is too little memory")
         return Computed([Result(error=failure)])
 
@@ -216,12 +249,17 @@ class Processes:
         for process in running:
             process.kill()
 
-    def _compute(self, name: str, works: "Sequence[Work[Any]]") -> "Computed":
+    def _compute(self, name: str, works: "Sequence[Work[Any]]", ran: Callable[[], object]) -> "Computed":
         from service.compute_process import Compute  # noqa: PLC0415
 
-        with self._process() as process:
+        with self._process() as (process, give_back):
+
+            def announced() -> None:
+                give_back()
+                ran()
+
             self._open_in(process, name)
-            computed: Computed = process.ask(Compute(name, works))
+            computed: Computed = process.ask(Compute(name, works), announced=announced)
         return computed
 
     def _open_in(self, process: _Process, name: str) -> None:
@@ -254,8 +292,8 @@ class Processes:
             later.start()
 
     @contextmanager
-    def _process(self) -> Iterator[_Process]:
-        """One that is idle, or the first that will be; started if it is not there."""
+    def _process(self) -> Iterator[tuple[_Process, Callable[[], None]]]:
+        """One that is idle, or the first that will be; started if it is not there. See `_using`."""
         while (process := self._idle.get()) is None:
             try:
                 process = self._start()
@@ -265,24 +303,35 @@ class Processes:
                     self._idle.put(None)
                     raise
                 self._do_without(error)
-        with self._using(process):
-            yield process
+        with self._using(process) as give_back:
+            yield process, give_back
 
     @contextmanager
-    def _using(self, process: _Process) -> Iterator[_Process]:
-        """Give it to the idle ones in the end, or the place of one that has ended."""
-        back: _Process | None = process
+    def _using(self, process: _Process) -> Iterator[Callable[[], None]]:
+        """Give it to the idle ones in the end, or sooner by calling what comes; of one that has ended, the place."""
+        place: list[_Process | None] = [process]
+
+        def give_back() -> None:
+            while place:
+                self._idle.put(place.pop())
+
         try:
-            yield process
+            yield give_back
         except ProcessEnded:
-            self._running.discard(process)
-            back = None
+            if place:
+                place[0] = None
+            self._mourn(process)
+            raise
+        finally:
+            give_back()
+
+    def _mourn(self, process: _Process) -> None:
+        """Say that it has ended, once: two batches may have been sent to it."""
+        with suppress(KeyError):
+            self._running.remove(process)
             if not self._closed:
                 logger.error("a process that computes has ended; another one takes its place")
                 self._on_end()
-            raise
-        finally:
-            self._idle.put(back)
 
     def _start(self) -> _Process:
         with self._starting:

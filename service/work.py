@@ -80,8 +80,14 @@ def keep(pixels: Pixels) -> Pixels:
     return pixels
 
 
-def compute(generator: Runs, works: Sequence[Work[Any]]) -> Computed:
-    """Run works as one batch. If that fails each runs alone, once: one of them may be to blame, the others are not."""
+def compute(generator: Runs, works: Sequence[Work[Any]], ran: Callable[[], object] = lambda: None) -> Computed:
+    """Run works as one batch. If that fails each runs alone, once: one of them may be to blame, the others are not.
+
+    Args:
+        generator: runs it.
+        works: at least one.
+        ran: is called when the graph has run, and what is left is to finish each work.
+    """
     results: dict[int, Result] = {}
     feeds: dict[int, Feed] = {}
     for index, work in enumerate(works):
@@ -89,7 +95,7 @@ def compute(generator: Runs, works: Sequence[Work[Any]]) -> Computed:
             feeds[index] = work.feed(generator)
         except Exception as error:
             results[index] = Result(error=error)
-    began = ran = perf_counter()
+    began = ended = perf_counter()
     start = 0
     if feeds:
         try:
@@ -98,13 +104,14 @@ def compute(generator: Runs, works: Sequence[Work[Any]]) -> Computed:
             if len(works) == 1:
                 return Computed([Result(error=error)])
             return join([compute(generator, [work]) for work in works])
-        ran = perf_counter()
+        ended = perf_counter()
+        ran()
         for index in feeds:
             work = works[index]
             results[index] = _finish(work, pixels[start : start + work.rows])
             start += work.rows
-    encode = perf_counter() - ran
-    return Computed([results[index] for index in range(len(works))], ran - began, encode, generator.padding(start))
+    encode = perf_counter() - ended
+    return Computed([results[index] for index in range(len(works))], ended - began, encode, generator.padding(start))
 
 
 def join(parts: Sequence[Computed]) -> Computed:

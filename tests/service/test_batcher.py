@@ -3,7 +3,7 @@ import re
 import threading
 import weakref
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
 from weakref import ref
@@ -217,6 +217,28 @@ def test_idle_runners_share_what_waits(make_batcher):
     echo.gate.set()
     assert results(*held) == [[i] for i in range(10)]
     assert sum(map(len, echo.batches)) == 10
+
+
+def test_the_next_batch_begins_while_the_files_of_one_are_written(make_batcher):
+    echo, slow = Echo(), threading.Event()
+    batcher = make_batcher(echo, max_rows=1)
+    first = batcher.submit(replace(numbers(1), finish=lambda pixels: slow.wait(10)))
+    second = batcher.submit(numbers(2))
+    assert second.result(10).value == [2]
+    assert not first.done()
+    slow.set()
+    assert first.result(10).value is True
+
+
+def test_no_more_batches_run_at_a_time_than_there_are_runners(make_batcher):
+    echo = Echo(open_gate=False)
+    batcher = make_batcher(echo, runners=2, max_rows=1)
+    futures = [batcher.submit(numbers(i)) for i in range(6)]
+    for _ in range(2):
+        assert echo.running.acquire(timeout=10)
+    assert not echo.running.acquire(timeout=0.2)
+    echo.gate.set()
+    assert results(*futures) == [[i] for i in range(6)]
 
 
 def test_only_work_of_one_shape_shares_a_batch(busy):

@@ -252,7 +252,11 @@ def test_any_form_has_an_answer(has_answer, parts, cuts):
 
 @FUZZ
 @given(
-    st.dictionaries(st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=9), st.booleans(), max_size=3),
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=9),
+        st.booleans(),
+        max_size=3,
+    ),
     damage,
 )
 def test_any_zip_has_an_answer(has_answer, members, cuts):

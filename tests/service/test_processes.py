@@ -5,8 +5,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from service.bundle import Bundle
 from service.errors import InvalidBundle, ModelFailure
 from service.manifest import GENERATOR_FILE
 from service.processes import Processes, how_many
+from service.runtime import CPU
 from service.work import keep
 
 MANY = 10**10
@@ -250,6 +253,46 @@ def test_work_that_ends_every_process_fails_alone(running):
     assert [result.error is None for result in results] == [True, False, True]
     assert isinstance(results[1].error, ModelFailure)
     assert len(ended) == 4  # twice with the others, twice alone
+
+
+def test_a_batch_waits_in_a_process_behind_one_whose_files_are_written(running):
+    engine, bundle, ended = running
+    (work,) = of_seeds(bundle, 1)
+    with ThreadPoolExecutor() as threads:
+        free = Event()
+        slow = threads.submit(engine.compute, "digits", [replace(work, finish=take_half_a_second)], free.set)
+        assert free.wait(10)
+        assert not slow.done()
+        (behind,) = engine.compute("digits", [work]).results
+        (result,) = slow.result(10).results
+    np.testing.assert_array_equal(behind.value, result.value)
+    assert not ended
+    assert len(engine._idle.queue) == engine.runners(CPU)
+
+
+def take_half_a_second(pixels):
+    time.sleep(0.5)
+    return pixels
+
+
+def test_what_ends_a_process_does_not_count_against_what_waits_in_it(running):
+    engine, bundle, ended = running
+    (work,) = of_seeds(bundle, 1)
+    for _ in range(3):  # whichever of two processes each of them meets
+        with ThreadPoolExecutor() as threads:
+            free = Event()
+            fatal = threads.submit(engine.compute, "digits", [replace(work, finish=end_soon)], free.set)
+            assert free.wait(10)
+            behind = [threads.submit(engine.compute, "digits", [work]) for _ in range(2)]
+            assert [result.error for future in behind for result in future.result(30).results] == [None, None]
+            assert isinstance(fatal.result(30).results[0].error, ModelFailure)
+    assert len(ended) == 6  # each process is told of once, whoever has met its end
+    assert len(engine._idle.queue) == engine.runners(CPU)
+
+
+def end_soon(pixels):
+    time.sleep(0.2)
+    os.abort()
 
 
 def end_the_process(pixels):
