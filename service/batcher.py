@@ -355,6 +355,7 @@ class Batcher:
 
     def _compute(self, batch: Sequence[Job], began: float, ran: Callable[[], object]) -> None:
         computed = self._run_batch([job.work for job in batch], ran)
+        ran()  # at the latest
         for job, result in zip(batch, computed.results, strict=True):
             if result.error is None:
                 job.outcome.set_result(Done(result.value, began - job.since, computed.compute, result.encode))

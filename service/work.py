@@ -86,7 +86,7 @@ def compute(generator: Runs, works: Sequence[Work[Any]], ran: Callable[[], objec
     Args:
         generator: runs it.
         works: at least one.
-        ran: is called when the graph has run, and what is left is to finish each work.
+        ran: is called when the graph has run, and what is left is to finish more than one picture.
     """
     results: dict[int, Result] = {}
     feeds: dict[int, Feed] = {}
@@ -105,7 +105,8 @@ def compute(generator: Runs, works: Sequence[Work[Any]], ran: Callable[[], objec
                 return Computed([Result(error=error)])
             return join([compute(generator, [work]) for work in works])
         ended = perf_counter()
-        ran()
+        if len(pixels) > 1:  # to say so takes as long as one file
+            ran()
         for index in feeds:
             work = works[index]
             results[index] = _finish(work, pixels[start : start + work.rows])

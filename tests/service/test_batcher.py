@@ -221,10 +221,10 @@ def test_idle_runners_share_what_waits(make_batcher):
 
 def test_the_next_batch_begins_while_the_files_of_one_are_written(make_batcher):
     echo, slow = Echo(), threading.Event()
-    batcher = make_batcher(echo, max_rows=1)
-    first = batcher.submit(replace(numbers(1), finish=lambda pixels: slow.wait(10)))
-    second = batcher.submit(numbers(2))
-    assert second.result(10).value == [2]
+    batcher = make_batcher(echo, max_rows=2)
+    first = batcher.submit(replace(numbers(1, 2), finish=lambda pixels: slow.wait(10)))
+    second = batcher.submit(numbers(3))
+    assert second.result(10).value == [3]
     assert not first.done()
     slow.set()
     assert first.result(10).value is True

@@ -260,11 +260,11 @@ def test_a_batch_waits_in_a_process_behind_one_whose_files_are_written(running):
     (work,) = of_seeds(bundle, 1)
     with ThreadPoolExecutor() as threads:
         free = Event()
-        slow = threads.submit(engine.compute, "digits", [replace(work, finish=take_half_a_second)], free.set)
+        slow = threads.submit(engine.compute, "digits", [replace(work, finish=take_half_a_second), work], free.set)
         assert free.wait(10)
         assert not slow.done()
         (behind,) = engine.compute("digits", [work]).results
-        (result,) = slow.result(10).results
+        result, _ = slow.result(10).results
     np.testing.assert_array_equal(behind.value, result.value)
     assert not ended
     assert len(engine._idle.queue) == engine.runners(CPU)
@@ -281,12 +281,14 @@ def test_what_ends_a_process_does_not_count_against_what_waits_in_it(running):
     for _ in range(3):  # whichever of two processes each of them meets
         with ThreadPoolExecutor() as threads:
             free = Event()
-            fatal = threads.submit(engine.compute, "digits", [replace(work, finish=end_soon)], free.set)
+            fatal = threads.submit(engine.compute, "digits", [replace(work, finish=end_soon), work], free.set)
             assert free.wait(10)
             behind = [threads.submit(engine.compute, "digits", [work]) for _ in range(2)]
             assert [result.error for future in behind for result in future.result(30).results] == [None, None]
-            assert isinstance(fatal.result(30).results[0].error, ModelFailure)
-    assert len(ended) == 6  # each process is told of once, whoever has met its end
+            fails, neighbour = fatal.result(30).results
+            assert isinstance(fails.error, ModelFailure)
+            assert neighbour.error is None
+    assert len(ended) == 12  # each process is told of once, whoever has met its end
     assert len(engine._idle.queue) == engine.runners(CPU)
 
 
