@@ -188,7 +188,7 @@ class Batcher:
             # Bulk streams were admitted as a whole, keep little in the queue each, and are never cut in the middle.
             if priority == "interactive":
                 self._admit(job)
-            if not self._threads:
+            if len(self._threads) < 2 * self.runners:
                 self._start()
             self._queues[priority].add(job)
             if self._idle:

@@ -150,10 +150,11 @@ class Plan:
         left = range(len(self)) if indices is None else indices
         runners = self.bundle.batcher.runners
         unit = self.bundle.measured.batch or 1  # less would be padded
+        largest = max(1, self.bundle.rows_per_batch // unit) * unit
         smallest = min(SMALLEST_PIECE, math.ceil(len(left) / runners))
         while left:
-            rows = min(self.bundle.rows_per_batch, max(smallest, math.ceil(len(left) / (2 * runners - 1))))
-            rows = math.ceil(rows / unit) * unit
+            rows = max(smallest, math.ceil(len(left) / (2 * runners - 1)))
+            rows = min(largest, math.ceil(rows / unit) * unit)
             piece = [(index, self[index]) for index in left[:rows]]
             left = left[rows:]
             yield self.bundle.work([sample for _, sample in piece], packing(piece))
