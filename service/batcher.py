@@ -273,7 +273,7 @@ class Batcher:
             began = self._started[index] = monotonic()
             pixels = sum(job.work.pixels for job in batch)
             with ExitStack() as runner:
-                runner.callback(self._leave_runner, pixels, began)
+                runner.callback(self._release_runner, pixels, began)
                 try:
                     self._compute(batch, began, runner.close)
                 except Exception as error:  # a thread that dies would leave the queue without hands
@@ -296,7 +296,7 @@ class Batcher:
                     self._idle -= 1
                     return batch
 
-    def _leave_runner(self, pixels: int, began: float) -> None:
+    def _release_runner(self, pixels: int, began: float) -> None:
         """It would take another batch."""
         # Mean and mean deviation, as TCP reckons its timeouts: RFC 6298, section 2.
         weight = WEIGHT_OF_LATEST * min(1.0, pixels / self.max_pixels)

@@ -223,7 +223,7 @@ class Processes:
                 except NeverBegun:  # what ended it was not these works
                     return self._compute(name, works, ran)
         if len(works) > 1:
-            return join([self.compute(name, [work], ran) for work in works])
+            return join([self.compute(name, [work]) for work in works])
         failure = ModelFailure("the process that computed it has ended, twice; perhaps there is too little memory")
         return Computed([Result(error=failure)])
 
@@ -252,10 +252,10 @@ class Processes:
     def _compute(self, name: str, works: "Sequence[Work[Any]]", ran: Callable[[], object]) -> "Computed":
         from service.compute_process import Compute  # noqa: PLC0415
 
-        with self._process() as (process, give_back):
+        with self._process() as (process, release):
 
             def announced() -> None:
-                give_back()
+                release()
                 ran()
 
             self._open_in(process, name)
@@ -303,29 +303,29 @@ class Processes:
                     self._idle.put(None)
                     raise
                 self._do_without(error)
-        with self._using(process) as give_back:
-            yield process, give_back
+        with self._using(process) as release:
+            yield process, release
 
     @contextmanager
     def _using(self, process: _Process) -> Iterator[Callable[[], None]]:
-        """Give it to the idle ones in the end, or sooner by calling what comes; of one that has ended, the place."""
+        """Release it to the idle ones in the end, or sooner by calling what comes; of one that has ended, the place."""
         place: list[_Process | None] = [process]
 
-        def give_back() -> None:
+        def release() -> None:
             while place:
                 self._idle.put(place.pop())
 
         try:
-            yield give_back
+            yield release
         except ProcessEnded:
             if place:
                 place[0] = None
-            self._mourn(process)
+            self._report_end(process)
             raise
         finally:
-            give_back()
+            release()
 
-    def _mourn(self, process: _Process) -> None:
+    def _report_end(self, process: _Process) -> None:
         """Say that it has ended, once: two batches may have been sent to it."""
         with suppress(KeyError):
             self._running.remove(process)

@@ -194,7 +194,7 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
     """Serve until SIGTERM or SIGINT."""
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
     # With a heap for each thread, as glibc has it, what long answers leave free in one is not found from another: under
-    # mixed load the worker grew by 1.4 MB a minute, all of it free. For the worker and the processes that compute.
+    # mixed load the worker grew by 1.25 MB a minute, all of it free. For the worker and the processes that compute.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     config = uvicorn.Config(
         "service.server:worker",
