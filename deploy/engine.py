@@ -35,7 +35,7 @@ def find(names: tuple[str, ...]) -> str:
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         if shutil.which(name) and run([name, "info"], check=False, **silent).returncode == 0:
             return name
-    raise NoEngine(f"none of {', '.join(names)} works here; on Debian: apt-get install podman runc")
+    raise NoEngine(f"none of {', '.join(names)} works here; on Debian: apt-get install podman runc catatonit")
 
 
 def run(command: list[str], *, check: bool = True, **options: object) -> "subprocess.CompletedProcess[str]":
