@@ -391,6 +391,18 @@ def test_the_memory_of_a_trial_is_no_limit_of_later_batches(digits, make_engine)
     assert engine.compute("digits", of_seeds(bundle, 1)).results[0].error is None
 
 
+def test_processes_without_work_sleep(running):
+    engine, _, _ = running
+    deadline = time.monotonic() + 30
+    while {state(process.pid) for process in engine._running} != {"S"}:
+        assert time.monotonic() < deadline, "they look for work without end"
+        time.sleep(0.1)
+
+
+def state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_nothing_is_left_running(plain, make_engine):
     engine = make_engine(2)
     Bundle.load(plain, engine=engine)
