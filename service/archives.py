@@ -201,7 +201,7 @@ CONTAINERS: dict[ContainerName, Container] = {
 def contact_sheet(pixels: Pixels) -> Pixels:
     """Pictures [N, H, W, C] side by side, row by row, on white: one picture [rows * H, columns * W, C]."""
     count, height, width, channels = pixels.shape
-    columns = int(np.ceil(np.sqrt(count * height / width)))
+    columns = min(count, int(np.ceil(np.sqrt(count * height / width))))
     rows = -(-count // columns)
     sheet = np.full((rows * columns, height, width, channels), 255, np.uint8)
     sheet[:count] = pixels

@@ -40,7 +40,7 @@ class Observer:
     """Is told what happens, and does nothing about it; `telemetry` counts."""
 
     def batch(self, rows: int, padding: int, compute: float, encode: float) -> None:
-        """A batch has run, and its results are made; seconds."""
+        """A batch has run, and so many rows have become results; seconds."""
 
     def waited(self, priority: Priority, seconds: float) -> None:
         """Work has left the queue for a runner."""
@@ -75,7 +75,9 @@ class Batcher:
         runners: batches at a time that have not got so far.
         max_rows: most rows of a batch.
         max_pixels: most pixels that may come out of a batch; work that alone has more runs alone.
-        batch_seconds: no batch is larger than what takes so long on one runner, at the speed measured lately.
+        unit: rows that the graph always runs together; what is missing is padded, and costs as much.
+        batch_seconds: no batch is larger than what takes so long on one runner, at the speed measured lately, or than
+            a unit.
         seconds_per_pixel: of one runner, as measured while warming up; later batches correct it. Pixels are the unit of
             cost: a graph that takes any size is given rows of a hundred pixels, and of a hundred thousand.
         limits: what may wait.
@@ -89,12 +91,14 @@ class Batcher:
         runners: int = 1,
         max_rows: int = 32,
         max_pixels: int = 2**20,
+        unit: int = 1,
         batch_seconds: float = math.inf,
         seconds_per_pixel: float = 1e-6,
         limits: QueueLimits | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.max_rows = max_rows
+        self.unit = unit
         self.runners = runners
         self.seconds_per_pixel = seconds_per_pixel
         self._deviation = 0.0
@@ -146,8 +150,8 @@ class Batcher:
         return max((monotonic() - began for began in list(self._started.values())), default=0.0)
 
     def rows_of(self, pixels: int) -> int:
-        """How many rows of so many pixels each a batch takes; at least one."""
-        return max(1, min(self.max_rows, self.max_pixels // pixels))
+        """How many rows of so many pixels each a batch takes: whole units, at least one."""
+        return max(1, min(self.max_rows, self.max_pixels // pixels) // self.unit) * self.unit
 
     def submit(
         self, work: Work[T], *, deadline: float = math.inf, priority: Priority = "interactive"
@@ -271,9 +275,9 @@ class Batcher:
     def _run(self, index: int) -> None:
         while batch := self._take():
             began = self._started[index] = monotonic()
-            pixels = sum(job.work.pixels for job in batch)
+            rows, pixels = sum(job.work.rows for job in batch), sum(job.work.pixels for job in batch)
             with ExitStack() as runner:
-                runner.callback(self._release_runner, pixels, began)
+                runner.callback(self._release_runner, pixels, self._padded(rows) / rows, began)
                 try:
                     self._compute(batch, began, runner.close)
                 except Exception as error:  # a thread that dies would leave the queue without hands
@@ -296,12 +300,13 @@ class Batcher:
                     self._idle -= 1
                     return batch
 
-    def _release_runner(self, pixels: int, began: float) -> None:
-        """It would take another batch."""
+    def _release_runner(self, pixels: int, padding: float, began: float) -> None:
+        """It would take another batch; `padding` times as many pixels have been computed."""
         # Mean and mean deviation, as TCP reckons its timeouts: RFC 6298, section 2.
-        weight = WEIGHT_OF_LATEST * min(1.0, pixels / self.max_pixels)
+        computed = pixels * padding
+        weight = WEIGHT_OF_LATEST * min(1.0, computed / self.max_pixels)
         with self._lock:
-            off = (monotonic() - began) / pixels - self.seconds_per_pixel
+            off = (monotonic() - began) / computed - self.seconds_per_pixel
             self._deviation += weight * (abs(off) - self._deviation)
             self.seconds_per_pixel += weight * off
             self._running -= pixels
@@ -334,8 +339,11 @@ class Batcher:
         while queue.jobs:
             job = queue.jobs[0]
             work = job.work
+            then = rows + work.rows
             fits = not batch or (
-                work.shape == batch[0].work.shape and rows + work.rows <= self.max_rows and pixels + work.pixels <= room
+                work.shape == batch[0].work.shape
+                and then <= self.max_rows
+                and (pixels + work.pixels <= room or then <= self._padded(rows))  # the latter costs nothing
             )
             wanted = job.deadline > now and not job.outcome.cancelled()
             if wanted and not fits:
@@ -353,6 +361,10 @@ class Batcher:
                 pixels += work.pixels
         return rows, pixels
 
+    def _padded(self, rows: int) -> int:
+        """To whole units."""
+        return -(-rows // self.unit) * self.unit
+
     def _compute(self, batch: Sequence[Job], began: float, ran: Callable[[], object]) -> None:
         computed = self._run_batch([job.work for job in batch], ran)
         ran()  # at the latest
@@ -361,5 +373,6 @@ class Batcher:
                 job.outcome.set_result(Done(result.value, began - job.since, computed.compute, result.encode))
             else:
                 job.outcome.set_exception(result.error)
-        rows = sum(job.work.rows for job in batch)
-        self.observer.batch(rows, computed.padding, computed.compute, computed.encode)
+        made = sum(job.work.rows for job, result in zip(batch, computed.results, strict=True) if result.error is None)
+        if made:
+            self.observer.batch(made, computed.padding, computed.compute, computed.encode)

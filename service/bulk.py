@@ -263,7 +263,10 @@ def _classes(text: str) -> Classes | None:
     pairs = [part.partition("=") for part in parts]
     if not all(count.strip().isdecimal() for _, _, count in pairs):
         raise InvalidValue(f"--classes {text}: with a count for one class, give one for each, as in sneaker=500,bag=30")
-    return {name.strip(): int(count) for name, _, count in pairs}
+    counts = {name.strip(): int(count) for name, _, count in pairs}
+    if len(counts) < len(pairs):
+        raise InvalidValue(f"--classes {text}: one class comes twice; give each once")
+    return counts
 
 
 def _record(store: Store, name: str) -> dict[str, Any] | None:

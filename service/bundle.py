@@ -76,6 +76,7 @@ class Bundle:
             runners=engine.runners(measured.provider),
             max_rows=MAX_BATCH,
             max_pixels=task.max_pixels,
+            unit=measured.batch or 1,
             batch_seconds=BATCH_SECONDS,
             seconds_per_pixel=measured.seconds_per_pixel,
             limits=limits,

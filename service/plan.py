@@ -148,9 +148,8 @@ class Plan:
             indices: of the samples, one after the other; None is all of them.
         """
         left = range(len(self)) if indices is None else indices
-        runners = self.bundle.batcher.runners
-        unit = self.bundle.measured.batch or 1  # less would be padded
-        largest = max(1, self.bundle.rows_per_batch // unit) * unit
+        runners, unit = self.bundle.batcher.runners, self.bundle.batcher.unit
+        largest = self.bundle.rows_per_batch
         smallest = min(SMALLEST_PIECE, math.ceil(len(left) / runners))
         while left:
             rows = max(smallest, math.ceil(len(left) / (2 * runners - 1)))

@@ -35,9 +35,9 @@ class ProblemMiddleware:
             problem = _as_ganery_error(error, scope)
             if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 logger.exception("request %s failed", request_id, extra={"request_id": request_id})
+            scope["state"]["problem"] = problem.kind
             if scope["state"]["begun"]:
                 raise  # the server cuts the connection: a picture that stops half way must not look whole
-            scope["state"]["problem"] = problem.kind
             await problem_response(problem, request_id)(scope, receive, send)
 
 

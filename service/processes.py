@@ -17,6 +17,7 @@ from multiprocessing.connection import Pipe
 from pathlib import Path
 from queue import Empty, LifoQueue
 from threading import BoundedSemaphore, Lock, Thread, Timer
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from service.cpus import available_cpus
@@ -288,8 +289,11 @@ class Processes:
         logger.error("one process less computes for %d seconds: %s", RETRY_SECONDS, error.detail)
         later = Timer(RETRY_SECONDS, self._idle.put, [None])
         later.daemon = True
-        with suppress(RuntimeError):  # no thread either
+        try:
             later.start()
+        except RuntimeError:  # no thread either
+            sleep(1)
+            self._idle.put(None)
 
     @contextmanager
     def _process(self) -> Iterator[tuple[_Process, Callable[[], None]]]:

@@ -1,6 +1,7 @@
 """Which picture: all that a picture is a function of, and the names it travels under."""
 
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -48,9 +49,9 @@ def in_thousandths(truncation: float) -> float:
     """The value as an id holds it.
 
     Raises:
-        ValueError: if it has more than three decimals.
+        ValueError: if it has more than three decimals, or is not finite.
     """
-    if abs(truncation * 1000 - round(truncation * 1000)) > 1e-6:
+    if not math.isfinite(truncation) or abs(truncation * 1000 - round(truncation * 1000)) > 1e-6:
         raise ValueError(truncation)
     return round(truncation, 3)
 

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from threading import Lock
@@ -33,7 +34,7 @@ class Pieces(Generic[T]):
         pixels: of all works together; 0 if nobody knows.
 
     One thread iterates; any other may close. That drops what has not been computed and gives the place among the long
-    answers back; the thread that iterates is woken if what it waits for is dropped.
+    answers back, once nobody keeps it; the thread that iterates is woken if what it waits for is dropped.
 
     Raises:
         Overloaded: at the first piece, if too many long answers are being made already.
@@ -48,6 +49,7 @@ class Pieces(Generic[T]):
         self._under_way: deque[Future[Done[T]]] = deque()
         self._entered = False
         self._closed = False
+        self._keepers = 0
         self._lock = Lock()
 
     @property
@@ -71,7 +73,9 @@ class Pieces(Generic[T]):
             self._check_open()
             self.close()
             raise StopIteration
-        future = self._under_way[0]
+        with self._lock:
+            self._check_open()
+            future = self._under_way[0]
         done = future.result()
         with self._lock:
             self._check_open()
@@ -84,11 +88,31 @@ class Pieces(Generic[T]):
             if self._closed:
                 return
             self._closed = True
-            if self._entered:
-                self._batcher.leave_stream(self)
             for future in self._under_way:
                 future.cancel()
             self._under_way.clear()  # what has been made is held by nobody else
+            self._leave()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the place while something is made of them, whoever closes them meanwhile.
+
+        A thread cannot be stopped: with places given back, one client with short deadlines could have any number of
+        files written at a time, for nobody.
+        """
+        with self._lock:
+            self._keepers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._keepers -= 1
+                self._leave()
+
+    def _leave(self) -> None:
+        if self._entered and self._closed and not self._keepers:
+            self._entered = False
+            self._batcher.leave_stream(self)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -153,9 +177,14 @@ async def in_thread(request: Request, pieces: Pieces[T], make: Callable[[], byte
     """What `make` makes of pieces, in a thread. If that fails, the client leaves, or this task is cancelled, they are
     closed.
     """
+
+    def make_in_place() -> bytes:
+        with pieces.kept():
+            return make()
+
     try:
-        # The thread may be left behind: it ends at its next piece.
-        return await while_connected(request, run_sync(make, abandon_on_cancel=True))
+        # The thread may be left behind: it ends at its next piece, or when it has written its file.
+        return await while_connected(request, run_sync(make_in_place, abandon_on_cancel=True))
     except BaseException:
         pieces.close()
         raise

@@ -64,7 +64,8 @@ class Translate(AbstractTask):
         if output.height is None or output.width is None:
             return MAX_BATCH_PIXELS
         height, width = self.largest
-        return min(MAX_BATCH, MAX_BATCH_PIXELS // (height * width)) * output.height * output.width
+        rows = max(1, min(MAX_BATCH, MAX_BATCH_PIXELS // (height * width)))
+        return rows * output.height * output.width
 
     def shape(self, feed: Feed) -> tuple[int, ...]:
         output = self.manifest.output

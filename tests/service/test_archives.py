@@ -131,7 +131,15 @@ def test_a_sheet_has_as_many_pixels_as_it_may_and_the_rest_has_no_limit(plain_bu
 
 @pytest.mark.parametrize(
     ("count", "height", "width", "rows", "columns"),
-    [(1, 2, 3, 1, 1), (4, 2, 2, 2, 2), (5, 2, 2, 2, 3), (7, 2, 2, 3, 3), (6, 2, 8, 3, 2), (6, 8, 2, 2, 5)],
+    [
+        (1, 2, 3, 1, 1),
+        (4, 2, 2, 2, 2),
+        (5, 2, 2, 2, 3),
+        (7, 2, 2, 3, 3),
+        (6, 2, 8, 3, 2),
+        (6, 8, 2, 2, 5),
+        (3, 8, 1, 1, 3),
+    ],
 )
 def test_pictures_lie_row_by_row_on_white(count, height, width, rows, columns):
     pixels = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, height, width, 3), np.uint8)

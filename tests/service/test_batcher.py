@@ -5,7 +5,7 @@ import weakref
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 from weakref import ref
 
 import numpy as np
@@ -43,6 +43,10 @@ class Echo:
 class Log(Observer):
     def __init__(self):
         self.rejections = []
+        self.rows = 0
+
+    def batch(self, rows, padding, compute, encode):
+        self.rows += rows
 
     def rejected(self, reason):
         self.rejections.append(reason)
@@ -470,3 +474,36 @@ def test_no_result_ever_reaches_another_request(asks, runners, max_rows):
             assert future.result(10).value == own
     batcher.close()
     assert batcher.waiting == 0
+
+
+def test_only_rows_that_became_results_are_told_of(make_batcher):
+    log = Log()
+    batcher = make_batcher(Echo(), observer=log)
+    futures = [batcher.submit(numbers(n)) for n in (3, -1, 4)]
+    wait(futures, 10)
+    batcher.close()
+    assert log.rows == 2
+
+
+class Units:
+    """A graph that always runs eight rows, and takes a while for them."""
+
+    def __init__(self):
+        self.gate = threading.Event()
+        self.batches = []
+
+    def run(self, feed):
+        self.batches.append(len(feed["n"]))
+        sleep(0.02 * -(-len(feed["n"]) // 8))
+        return feed["n"]
+
+    def padding(self, rows):
+        return -rows % 8
+
+
+def test_a_graph_that_always_runs_eight_rows_is_given_eight_however_long_they_take(make_batcher):
+    units = Units()
+    batcher = make_batcher(units, unit=8, batch_seconds=0.01, seconds_per_pixel=0.0025)
+    wait([batcher.submit(numbers(n)) for n in range(400)], 30)
+    assert batcher.rows_of(1) == 8
+    assert units.batches[1:-1] == [8] * len(units.batches[1:-1])  # the first is taken before there are more

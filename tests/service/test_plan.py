@@ -1,6 +1,5 @@
 import math
 import tracemalloc
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -156,11 +155,11 @@ def test_works_cover_every_sample_once_in_order(digits_bundle, count):
 @pytest.mark.parametrize("runners", [1, 2, 3])
 @pytest.mark.parametrize("count", [1, 2, 7, 31, 100, 199, 1000])
 def test_no_runner_waits_long_for_the_last(digits_bundle, monkeypatch, count, runners, batch):
-    monkeypatch.setattr(digits_bundle.batcher, "runners", runners)
-    bundle = replace(digits_bundle, measured=replace(digits_bundle.measured, batch=batch))
+    bundle, unit = digits_bundle, batch or 1
+    monkeypatch.setattr(bundle.batcher, "runners", runners)
+    monkeypatch.setattr(bundle.batcher, "unit", unit)
     plan = Plan.of(bundle, first_seed=3, count=count)
     rows = [work.rows for work in plan.works(lambda piece: lambda pixels: None)]
-    unit = batch or 1
     assert sum(rows) == count
     assert max(rows) <= bundle.rows_per_batch
     assert all(row % unit == 0 for row in rows[:-1])

@@ -7,7 +7,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from service.app import Application
-from service.errors import ModelFailure, NotReady
+from service.errors import ModelFailure, NonFiniteOutput, NotReady
 from service.problems import ProblemMiddleware
 from service.telemetry import Metrics, TelemetryMiddleware
 
@@ -54,17 +54,21 @@ def test_a_client_that_left_is_nobodys_failure(caplog):
     assert not caplog.records
 
 
-def test_an_answer_that_breaks_off_does_not_look_whole():
+def test_an_answer_that_breaks_off_does_not_look_whole_and_is_counted():
+    metrics = Metrics()
+
     async def breaking(request):
         async def chunks():
             yield b"half"
-            raise RuntimeError("broken")
+            raise NonFiniteOutput("broken")
 
         return StreamingResponse(chunks())
 
     app = Application(
         routes=[Route("/", breaking)],
-        middleware=[Middleware(TelemetryMiddleware, metrics=Metrics()), Middleware(ProblemMiddleware)],
+        middleware=[Middleware(TelemetryMiddleware, metrics=metrics), Middleware(ProblemMiddleware)],
     )
-    with pytest.raises(RuntimeError, match="broken"):
+    with pytest.raises(NonFiniteOutput, match="broken"):
         TestClient(app).get("/")
+    counted = metrics.registry.get_sample_value("ganery_problems_total", {"kind": "non-finite-output", "model": ""})
+    assert counted == 1

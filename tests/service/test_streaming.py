@@ -7,12 +7,14 @@ import threading
 import weakref
 import zipfile
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import httpx2
 import numpy as np
 import pytest
 
+from service.animations import ANIMATIONS
 from service.archives import ARCHIVES
 from service.batcher import Batcher, QueueLimits
 from service.cpus import available_cpus
@@ -100,6 +102,34 @@ def test_closing_wakes_whoever_waits_for_a_piece(plain_bundle, gate):
         with pytest.raises(CancelledError):
             waiting.result(30)
     assert len(gate.rows) == batcher.runners
+
+
+def test_a_place_is_kept_while_something_is_made_whoever_closes(batcher):
+    pieces = Pieces(batcher, map(number, range(3)))
+    with pieces.kept():
+        assert list(pieces) == [[0], [1], [2]]
+        pieces.close()
+        with pytest.raises(Overloaded):
+            next(Pieces(batcher, [number(3)]))
+    assert next(Pieces(batcher, [number(3)])) == [3]
+
+
+def test_files_that_nobody_waits_for_keep_their_places(serve, monkeypatch):
+    """Clients with short deadlines could otherwise have any number of animations written at a time."""
+    going_on, ended = threading.Semaphore(0), threading.Event()
+
+    def encode(frames, milliseconds, origin):
+        going_on.release()
+        assert ended.wait(30)
+        return b""
+
+    monkeypatch.setitem(ANIMATIONS, "gif", replace(ANIMATIONS["gif"], encode=encode))
+    ask = {"points": [{"seed": 1}, {"seed": 2}], "steps": 2, "format": "gif"}
+    with serve(max_streams=2) as client:
+        answers = [client.post("/interpolate", json=ask, headers={"X-Deadline-Ms": "300"}) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [504, 504, 429]
+        ended.set()
+    assert going_on._value == 2
 
 
 def test_small_chunks_are_joined():

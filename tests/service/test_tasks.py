@@ -11,7 +11,7 @@ from service.bundle import Bundle
 from service.errors import InvalidBundle
 from service.golden import save_pixels, this_hardware
 from service.manifest import GOLDEN_FILE, MANIFEST_FILE, Manifest, Task, file_sha256
-from service.tasks import TASKS
+from service.tasks import TASKS, task_of
 from service.tasks.translate import MAX_BATCH_PIXELS
 
 CPU = "CPUExecutionProvider"
@@ -56,6 +56,13 @@ def test_rows_are_measured_at_two_sizes_where_any_is_taken(any_size, generator_o
     assert sizes == [(32, 36), (96, 96)]
     assert generator.task.largest == (272, 272)
     assert generator.task.max_pixels == MAX_BATCH_PIXELS
+
+
+def test_a_batch_takes_one_picture_however_large(fixed):
+    manifest = Manifest.read(fixed)
+    size = {"height": 4096, "width": 4096}
+    large = {name: getattr(manifest, name).model_copy(update=size) for name in ("input", "output")}
+    assert task_of(manifest.model_copy(update=large)).max_pixels == 4096**2
 
 
 def moody(size):
