@@ -2,7 +2,8 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 
@@ -10,11 +11,13 @@ from service import __version__
 from service.bundle import Bundle
 from service.catalog import Catalog
 from service.cpus import available_cpus
+from service.keys import Keys
 from service.lifecycle import engine_of
 from service.memory import available_memory
 from service.runtime import compiled_providers, conflicting_builds, missing_for_cuda
 from service.settings import Settings, stray_variables
 from service.tasks import TASKS, task_of
+from service.tracing import check_exporter
 from service.work import TrialRows, Work, keep
 
 MEASURED_SECONDS = 0.5
@@ -49,7 +52,7 @@ def examine(settings: Settings) -> Iterator[str]:
     yield from (f"  SERVICE_{name.upper()}={value}" for name, value in changed.items())
     if not changed:
         yield "  none"
-    yield from (f"  PROBLEM: {stray}" for stray in stray_variables())
+    yield from (f"  PROBLEM: {problem}" for problem in (*stray_variables(), *_would_end_it(settings)))
     yield "limits"
     yield f"  {available_memory() / 2**30:.1f} GiB of memory may be used"
     yield from (f"  {name} {getattr(settings, name)}" for name in LIMITS)
@@ -69,10 +72,26 @@ def examine(settings: Settings) -> Iterator[str]:
         yield f"  PROBLEM: {catalog.why_empty()}"
     else:
         defaults = {task: model for task in TASKS if (model := catalog.default_for(task))}
+        if settings.default_model not in (None, *catalog.bundles):
+            yield f"  PROBLEM: SERVICE_DEFAULT_MODEL={settings.default_model} is none of them: what names none is a 404"
         yield "requests that name no model get " + ", ".join(f"{model} ({task})" for task, model in defaults.items())
     for bundle in catalog.bundles.values():
         bundle.batcher.close()
     engine.close()
+
+
+def _would_end_it(settings: Settings) -> Iterator[str]:
+    """What would end the server while it starts."""
+    checks: list[Callable[[], object]] = []
+    if settings.api_keys_file is not None:
+        checks.append(partial(Keys.read, settings.api_keys_file))
+    if settings.tracing is not None:
+        checks.append(check_exporter)
+    for check in checks:
+        try:
+            check()
+        except SystemExit as end:
+            yield str(end)
 
 
 def _bundle(bundle: Bundle) -> Iterator[str]:

@@ -102,6 +102,7 @@ def compute(generator: Runs, works: Sequence[Work[Any]], ran: Callable[[], objec
             pixels = generator.run(_concatenate(list(feeds.values())))
         except Exception as error:
             if len(works) == 1:
+                error.add_note(f"while computing {works[0].feed}")  # for the log, not for clients
                 return Computed([Result(error=error)])
             return join([compute(generator, [work]) for work in works])
         ended = perf_counter()

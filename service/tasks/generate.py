@@ -80,6 +80,9 @@ class Drawn:
 
     samples: Sequence[Sample]
 
+    def __str__(self) -> str:
+        return ", ".join(sample.id for sample in self.samples)
+
     def __call__(self, generator: Generator) -> Feed:
         assert isinstance(generator.task, Generate)
         return generator.task.feed(
@@ -96,6 +99,9 @@ class Given:
     z: Latents
     """float32 [N, z_dim]."""
     labels: Sequence[int | None]
+
+    def __str__(self) -> str:
+        return f"{len(self.z)} latents that no seed draws"
 
     def __call__(self, generator: Generator) -> Feed:
         assert isinstance(generator.task, Generate)

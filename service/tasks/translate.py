@@ -114,6 +114,10 @@ class Shown:
     seed: int | None
     """None if the graph takes no z."""
 
+    def __str__(self) -> str:
+        height, width = self.images.shape[1:3]
+        return f"{len(self.images)} pictures of {width}x{height}"
+
     def __call__(self, generator: Generator) -> Feed:
         assert isinstance(generator.task, Translate)
         return generator.task.feed(self.images, [self.seed] * len(self.images))

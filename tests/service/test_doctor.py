@@ -39,6 +39,14 @@ def test_it_takes_what_the_service_would_take(report, monkeypatch):
     assert "REFUSED" not in report()
 
 
+def test_it_says_what_would_end_the_server_and_what_nobody_would_find(report, tmp_path, monkeypatch):
+    monkeypatch.setattr("service.tracing.find_spec", lambda name: None)
+    said = report(default_model="nobody", api_keys_file=tmp_path / "none", tracing="otlp")
+    assert "PROBLEM: SERVICE_DEFAULT_MODEL=nobody is none of them" in said
+    assert "PROBLEM: SERVICE_API_KEYS_FILE names a file that cannot be read" in said
+    assert "PROBLEM: SERVICE_TRACING=otlp needs the package" in said
+
+
 @pytest.mark.parametrize(("models", "status"), [("models", 0), ("nothing", 1)])
 def test_its_exit_status_says_whether_all_is_well(plain, tmp_path, models, status):
     (tmp_path / "nothing").mkdir()

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -196,7 +198,7 @@ def test_what_is_not_finite_is_no_picture(make_bundle, generator_of):
     assert generator.run({"z": z[2:]}).shape == (1, 8, 8, 3)
 
 
-def test_over_http_it_is_a_problem_of_its_own(make_bundle, serve):
+def test_over_http_it_is_a_problem_of_its_own(make_bundle, serve, caplog):
     make_bundle("nan", graph=finite_graph(), latent={"z_dim": 192})
     bad_seed = next(seed for seed in range(32, 9999) if draw([seed], 192).min() < LOW)
     with serve() as client:
@@ -204,6 +206,8 @@ def test_over_http_it_is_a_problem_of_its_own(make_bundle, serve):
         response = client.post("/generate", json={"seed": bad_seed})
         assert response.status_code == 500
         assert response.json()["type"] == "urn:ganery:problem:non-finite-output"
+        assert re.search(rf"while computing g1\.[0-9a-f]{{16}}\.{bad_seed}\.-\.1000", caplog.text)
+        assert "g1." not in response.text
         assert 'ganery_problems_total{kind="non-finite-output",model="nan"} 1.0' in client.get("/metrics").text
 
 
