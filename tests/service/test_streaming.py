@@ -232,8 +232,7 @@ def test_a_client_that_leaves_before_the_first_chunk_ends_the_work(gate, listen,
         eventually(lambda: server.count("ganery_requests_total", route=path, status="499", model="plain") == 1)
         runs = len(gate.rows)
         gate.opened.set()
-        eventually(lambda: server.waiting == 0)
-        assert server.client.post("/sample", json={"count": 1}).status_code == 200
+        eventually(lambda: server.client.post("/sample", json={"count": 1}).status_code == 200)
         assert len(gate.rows) == runs + 1
         assert server.count("ganery_rejections_total", model="plain", reason="gone") > 0
 
@@ -264,8 +263,7 @@ def test_a_deadline_ends_what_no_client_will_wait_for(gate, listen, eventually, 
         assert response.status_code == 504
         runs = len(gate.rows)
         gate.opened.set()
-        eventually(lambda: server.waiting == 0)
-        assert server.client.post("/sample", json={"count": 1}).status_code == 200
+        eventually(lambda: server.client.post("/sample", json={"count": 1}).status_code == 200)
         assert len(gate.rows) == runs + 1
 
 
