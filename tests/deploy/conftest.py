@@ -25,7 +25,17 @@ FLAVOURS: dict[str, list[str]] = {
     "one": ["--set", "replicas=1"],
     "claim": ["--set", "bundles.source=claim,bundles.claim=bundles"],
     "oci": [*CPU, "--set", f"bundles.source=oci,bundles.oci.reference=registry.example/bundles@{DIGEST}"],
-    "keys": [*CPU, "--set", f"apiKeysSecret=keys,image.digest={DIGEST},priorityClassName=high"],
+    "keys": [
+        *(*CPU, "--set", f"apiKeysSecret=keys,image.digest={DIGEST},priorityClassName=high"),
+        *("--set", "settings.METRICS_NEED_KEY=true"),
+        *("--set", "monitoring.serviceMonitor.authorization.credentials.name=scraper"),
+        *("--set", "monitoring.serviceMonitor.authorization.credentials.key=key"),
+    ],
+    "traces": [
+        *(*CPU, "--set", "settings.TRACING=otlp,environmentSecret=traces"),
+        *("--set", "environment.OTEL_EXPORTER_OTLP_ENDPOINT=http://collector.monitoring.svc:4318"),
+        *("--set-json", f"networkPolicy.egress={json.dumps(EGRESS)}"),
+    ],
     "gpu-nodes": [*GPU, "--set", "gpu.nodeSelector.gpu=one,nodeSelector.zone=here,gpu.runtimeClassName=nvidia"],
     "bulk": [*CPU, "--set", "bulk.enabled=true,bulk.out.claim=shards,bulk.out.path=fashion/one,bulk.model=fashion"],
     "bucket": [

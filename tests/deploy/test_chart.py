@@ -145,6 +145,9 @@ REFUSED = {
     "shards for outside the claim": ["bulk.enabled=true", "bulk.out.claim=a", "bulk.out.path=../b"],
     "a bucket that cannot be reached": ["bulk.enabled=true", "bulk.out.url=s3://a/b"],
     "a way out to everywhere": ["bulk.egress[0].ports[0].port=443"],
+    "another way out to everywhere": ["networkPolicy.egress[0].ports[0].port=443"],
+    "a setting in disguise": ["environment.SERVICE_PROVIDER=cpu"],
+    "a key for Prometheus that is written down": ["monitoring.serviceMonitor.authorization.credentials=key"],
     "no worker": ["bulk.enabled=true", "bulk.out.claim=a", "bulk.workers=0"],
     "a seed whose last digits would be lost": ["bulk.seed=9007199254740993"],
     "a truncation above 1": ["bulk.truncation=1.5"],
@@ -159,9 +162,10 @@ def test_the_schema_refuses(template, why):
 
 
 def test_one_set_of_settings(objects, monkeypatch, tmp_path):
-    """Every variable is one that the service knows, with a value that it takes; nothing else looks like one."""
+    """Every variable is one that the service or OpenTelemetry knows, ours with a value that it takes."""
     (settings,) = [each["data"] for each in of_kind(objects, "ConfigMap") if "SERVICE_MODELS_DIR" in each["data"]]
-    assert {name.removeprefix("SERVICE_").lower() for name in settings} <= set(Settings.model_fields)
+    ours = {name for name in settings if not name.startswith("OTEL_")}
+    assert {name.removeprefix("SERVICE_").lower() for name in ours} <= set(Settings.model_fields)
     for each in containers(objects):
         assert "env" not in each
     for name, value in settings.items():
@@ -196,8 +200,11 @@ def test_probes_ask_for_what_there_is(objects):
 def test_the_network_is_closed_but_for_callers_and_names(objects):
     policy, *_ = [p["spec"] for p in of_kind(objects, "NetworkPolicy") if not p["metadata"]["name"].endswith("-bulk")]
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
-    (rule,) = policy["egress"]
-    assert {port["port"] for port in rule["ports"]} == {53}
+    names, *listed = policy["egress"]
+    assert {port["port"] for port in names["ports"]} == {53}
+    (settings,) = [each["data"] for each in of_kind(objects, "ConfigMap") if "SERVICE_MODELS_DIR" in each["data"]]
+    ports = [port["port"] for rule in listed for port in rule["ports"]]
+    assert ports == ([443] if "SERVICE_TRACING" in settings else [])
     assert all(peer for rule in policy["ingress"] + policy["egress"] for peer in rule.get("from", rule.get("to")))
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from service.animations import ANIMATIONS
 from service.archives import ARCHIVES
+from service.errors import GaneryError, InvalidBundle
 from service.formats import FORMATS
 from service.manifest import Manifest
 from service.routes import ROUTES
@@ -26,6 +27,22 @@ def test_routes(path):
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_settings(field):
     assert f"| `SERVICE_{field.upper()}` |" in README
+
+
+def problems(kind=GaneryError):
+    yield kind
+    for derived in kind.__subclasses__():
+        if derived.__module__ == "service.errors":
+            yield from problems(derived)
+
+
+ANSWERED = [problem for problem in problems() if problem is not InvalidBundle]
+
+
+@pytest.mark.parametrize("problem", ANSWERED, ids=lambda problem: problem.__name__)
+def test_problems(problem):
+    kind = GaneryError.kind.fget(problem.__new__(problem))
+    assert f"| {problem.status.value} | `{kind}` |" in (ROOT / "docs/api.md").read_text()
 
 
 @pytest.mark.parametrize("name", sorted({*FORMATS, *ARCHIVES, *ANIMATIONS}))
