@@ -39,7 +39,7 @@ class Cell:
     p50_ms: float
     p99_ms: float
     errors: int
-    """Answers of 400 and more, and requests without an answer."""
+    """Answers of 400 and more, connections that broke, and requests that had no answer for `TIMEOUT_SECONDS`."""
 
 
 def require_wrk() -> None:

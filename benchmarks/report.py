@@ -149,11 +149,13 @@ def _one_connection(measured: dict[str, Any]) -> list[str]:
         return []
     rows = []
     for server in measured.values():
-        of_threads = server["milliseconds_of_one_by_threads"]
+        threads = list(server["milliseconds_of_one_by_threads"])
         one = [next(iter(round_["by_connections"].values()))["p50_ms"] for round_ in server["rounds"]]
-        bare = [[round_["milliseconds_of_one_by_threads"][n] for round_ in server["rounds"]] for n in of_threads]
-        rows.append([server["title"], *(_spread([a / b for a, b in zip(one, ms, strict=True)]) for ms in bare)])
-    header = [f"to a session of {n} thread{'s' * (n != '1')}, {ms:.2f} ms" for n, ms in of_threads.items()]
+        bare = [[round_["milliseconds_of_one_by_threads"][n] for round_ in server["rounds"]] for n in threads]
+        ratios = [_spread([a / b for a, b in zip(one, ms, strict=True)]) for ms in bare]
+        own = [f"{ratio} of {statistics.median(ms):.2f}" for ratio, ms in zip(ratios, bare, strict=True)]
+        rows.append([server["title"], *own])
+    header = [f"to a session of {n} thread{'s' * (n != '1')}, ms" for n in threads]
     return ["One connection, p50 over HTTP to one picture and its file in process:", _table(["server", *header], rows)]
 
 

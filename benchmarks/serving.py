@@ -111,9 +111,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         results["bundles"][name] = compare(bundle, servers.values() if bundle == SHIPPED else plain, rounds, seconds)
         yield results
     if "ours" in servers and "fashion" in results["bundles"]:
-        cases = results["bundles"]["fashion"]["limit"]
-        best, many = max(cases, key=cases.__getitem__), MANY_SAMPLES_QUICKLY if arguments.quick else MANY_SAMPLES
-        results["sample"] = or_why_not(lambda: sample_many(rounds, seconds, best, many))
+        many = MANY_SAMPLES_QUICKLY if arguments.quick else MANY_SAMPLES
+        results["sample"] = or_why_not(lambda: sample_many(rounds, seconds, many))
         yield results
         results["start"] = or_why_not(lambda: start_with_many(rounds))
         yield results

@@ -99,10 +99,11 @@ def results(*futures):
 
 
 def test_a_lone_request_is_not_kept_waiting(make_batcher):
-    done = make_batcher(Echo()).submit(numbers(7)).result(10)
-    assert done.value == [7]
-    assert done.queue < 5
-    assert min(done.queue, done.compute, done.encode) >= 0
+    batcher = make_batcher(Echo())
+    done = [batcher.submit(numbers(7)).result(10) for _ in range(50)]
+    assert all(each.value == [7] for each in done)
+    assert min(each.queue for each in done) < 0.002  # on a busy machine too: a timer would add to each
+    assert min(second for each in done for second in (each.queue, each.compute, each.encode)) >= 0
 
 
 def test_a_runner_that_cannot_be_started_is_started_by_the_next(make_batcher, monkeypatch):
@@ -213,14 +214,13 @@ def test_where_batches_take_now_longer_and_now_less_long_more_time_is_reckoned_w
 def test_idle_runners_share_what_waits(make_batcher):
     echo = Echo(open_gate=False)
     batcher = make_batcher(echo, runners=2)
-    held = []
-    for i in range(2):
-        held.append(batcher.submit(numbers(i)))
+    with batcher._lock:  # no runner takes any before all are there
+        held = [batcher.submit(numbers(i)) for i in range(8)]
+    for _ in range(2):
         assert echo.running.acquire(timeout=10)
-    held += [batcher.submit(numbers(i)) for i in range(2, 10)]
     echo.gate.set()
-    assert results(*held) == [[i] for i in range(10)]
-    assert sum(map(len, echo.batches)) == 10
+    assert results(*held) == [[i] for i in range(8)]
+    assert sorted(echo.batches) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_the_next_batch_begins_while_the_files_of_one_are_written(make_batcher):
