@@ -209,13 +209,15 @@ def safe_names(names: Iterable[str], extension: str) -> list[str]:
     without a name is called by its place, and a name that comes again, whatever its case, gets a number.
     """
     used: set[str] = set()
+    numbers: dict[str, int] = {}  # the last that a name has had
     safe = []
     for index, name in enumerate(names):
         stem = _safe_path(name) or f"{index:08d}"
-        unique, number = stem, 1
+        unique, number = stem, numbers.get(stem.casefold(), 1)
         while unique.casefold() in used:
             number += 1
             unique = f"{stem}-{number}"
+        numbers[stem.casefold()] = number
         used.add(unique.casefold())
         safe.append(f"{unique}.{extension}")
     return safe

@@ -50,7 +50,7 @@ class Picture(Section):
     height: int | None = Field(ge=1, le=8192, description="pixels; null if any height is taken")
     width: int | None = Field(ge=1, le=8192, description="pixels; null if any width is taken")
     channels: Literal[1, 3]
-    multiple_of: int = Field(default=1, ge=1, description="height and width must be multiples of this")
+    multiple_of: int = Field(default=1, ge=1, le=8192, description="height and width must be multiples of this")
 
 
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -76,6 +76,8 @@ class SourcePicture(Picture):
             raise ValueError("height and width are both numbers or both null")
         if self.height is None and self.halo is None:
             raise ValueError("a graph that takes any size needs a halo")
+        if any(size is not None and size % self.multiple_of for size in (self.height, self.width)):
+            raise ValueError("height and width are no multiples of multiple_of")
         return self
 
 

@@ -114,12 +114,14 @@ def _options(onnxruntime: Any) -> Any:
     # CPUs add up in another order, and some pixels differ by a level. This one gives the same floats with AVX2 and 512.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # One thread for each run, and several runs at once: nearly twice the pictures of one run on two threads, and no
+    # One thread for each run, and several runs at once: more pictures than one run on two threads makes, and no
     # kernel splits its sums by the machine's number of CPUs.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     # Spinning threads eat a container's CPU quota and leave the event loop waiting.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # By its bytes, a file may also be taken for one in ORT's own format, which `graph_check` has not looked at.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     # Weights outside the graph would be looked for in the working directory; there is nothing below a device.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.log_severity_level = 4  # failures arrive as exceptions, and are logged once, by us

@@ -35,7 +35,7 @@ ModelField = Annotated[str, Field(max_length=64)] | None
 SeedField = Annotated[int, Field(ge=0, lt=2**64)]
 CountField = Annotated[int, Field(ge=0, lt=2**64)]
 ClassField = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=0, lt=10**9)]
-TruncationField = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), AfterValidator(_in_thousandths)]
+TruncationField = Annotated[float, Field(ge=0.001, le=1, allow_inf_nan=False), AfterValidator(_in_thousandths)]
 A_MODEL = "a name from GET /models; the default model if left out"
 TRUNCATION = "less variety and fewer failures below 1, where the model can; in thousandths"
 

@@ -7,9 +7,10 @@ than one tile goes in tiles (`tiling.py`).
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain, islice
 from time import monotonic
 from typing import Any
@@ -220,8 +221,16 @@ def translations(
     left = max_pixels
     for index, picture in enumerate(pictures):
         time_limit.check()
-        # The answer begins with the first; those after it may take their time.
-        admit = None if index else partial(time_limit.check_size, bundle)
+
+        def admit(height: int, width: int, left: int = left, first: bool = not index) -> None:
+            if (made := _pixels_taken(bundle, height, width)) > left:
+                raise TooLarge(
+                    f"the picture is {width} x {height}, {made} pixels as the model takes it; "
+                    f"at most {left} are taken: send fewer, or less narrow ones"
+                )
+            if first:  # the answer begins with it; those after it may take their time
+                time_limit.check_size(bundle, height, width)
+
         try:
             one = Translation.of(
                 bundle, picture.content, seed=seed, file_format=file_format, max_pixels=left, admit=admit
@@ -232,7 +241,7 @@ def translations(
             name = f" ({picture.name[:100]!r})" if picture.name else ""
             spent = f", after {max_pixels - left} of {max_pixels} pixels" if index else ""
             raise type(error)(f"picture {index + 1}{name}{spent}: {error.detail}") from None
-        left -= one.came[0] * one.came[1]
+        left -= max(one.came[0] * one.came[1], _pixels_taken(bundle, *one.came))
         read.append(one)
     return read
 
@@ -254,6 +263,15 @@ def _tiling(bundle: Bundle, height: int, width: int) -> Tiling | None:
     source = bundle.manifest.input
     assert source is not None
     return None if source.halo is None else Tiling.of(height, width, source.halo, source.multiple_of)
+
+
+def _pixels_taken(bundle: Bundle, height: int, width: int) -> int:
+    """How many pixels a picture has when the graph sees it."""
+    source = bundle.manifest.input
+    assert source is not None
+    if source.height is not None and source.width is not None:
+        return source.height * source.width
+    return math.prod(-(-side // source.multiple_of) * source.multiple_of for side in (height, width))
 
 
 def _with_channels(pixels: Pixels, channels: int) -> Pixels:

@@ -50,8 +50,7 @@ class Case:
         expected = read_picture(made, max_pixels=pixels.size).pixels
         pixels = _in_channels(self.upload.pixels, expected.shape[-1])
         if expected.shape != pixels.shape:
-            came = " x ".join(map(str, pixels.shape))
-            return self._verdict("different", f"the sample is {' x '.join(map(str, expected.shape))}, this is {came}")
+            return self.of_another_shape(expected.shape)
         difference = np.abs(expected.astype(np.int16) - pixels)
         largest, mean = int(difference.max()), float(difference.mean())
         if made == self.content:
@@ -61,6 +60,11 @@ class Case:
         if largest <= NEAR_LEVELS:
             return self._verdict("near", f"no value is more than {NEAR_LEVELS} levels from this sample", largest, mean)
         return self._verdict("different", "it says it is this sample, and is not", largest, mean)
+
+    def of_another_shape(self, expected: tuple[int, ...]) -> Verdict:
+        """The verdict where the sample is `expected`, height, width and channels, and the upload is not."""
+        wanted, came = (" x ".join(map(str, shape)) for shape in (expected, self.upload.pixels.shape))
+        return self._verdict("different", f"the sample is {wanted}, this is {came}")
 
     def _verdict(self, match: Any, detail: str, largest: int | None = None, mean: float | None = None) -> Verdict:
         sample = self.sample.to_dict()
@@ -92,7 +96,9 @@ def open_case(content: bytes, catalog: Catalog, *, max_pixels: int) -> Case | Ve
         sample = bundle.sample(seed=address.seed, class_=address.label, truncation=address.truncation)
     except GaneryError as error:
         return Verdict(made_here=False, match="unknown", detail=error.detail, sample=facts)
-    return Case(content, upload, facts, sample)
+    case = Case(content, upload, facts, sample)
+    # Said at once: what waits in the queue is to be as large as what it is compared with.
+    return case if upload.pixels.shape[:2] == bundle.shape[:2] else case.of_another_shape(bundle.shape)
 
 
 def _in_channels(pixels: Pixels, channels: int) -> Pixels:

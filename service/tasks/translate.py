@@ -37,6 +37,11 @@ class Translate(AbstractTask):
         self.any_size = source.height is None
         if {source.height is None, source.width is None} != {target.height is None, target.width is None}:
             raise InvalidBundle("manifest input, output: both have a height and a width, or neither has any")
+        if self.any_size and (side := self.largest[0]) ** 2 > MAX_BATCH_PIXELS:
+            raise InvalidBundle(
+                f"manifest input: with a halo of {source.halo} and multiples of {source.multiple_of} a tile is "
+                f"{side} x {side}; at most {MAX_BATCH_PIXELS} pixels are run at once"
+            )
         if manifest.classes is not None or (self._latent is not None and self._latent.truncation is not None):
             raise InvalidBundle("manifest: a translator knows neither classes nor truncation")
 

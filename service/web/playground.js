@@ -74,6 +74,7 @@ function frame(ask) {
 
 async function generate() {
   if (!models.length) return start();
+  if (!$("controls").reportValidity()) return;
   const mine = ++round;
   $("message").textContent = "";
   const jobs = asks().map((ask) => ({ ask, ...frame(ask) }));
@@ -84,6 +85,7 @@ async function generate() {
     for (const { ask, link, image } of queue) {
       if (mine !== round) return;
       const { url, id } = await picture(ask);
+      if (mine !== round) return URL.revokeObjectURL(url);
       image.src = link.href = url;
       link.download = `${id}.png`;
       link.title = `${id} (click to save)`;
@@ -98,6 +100,7 @@ async function generate() {
 
 function move(distance) {
   if (!models.length) return start();
+  if (!$("controls").reportValidity()) return;
   $("seed").value = (BigInt($("seed").value || 0) + distance + limit()) % limit();
   generate();
 }

@@ -43,7 +43,7 @@ export function offerTranslation(models, chosen, ask) {
   }
 
   $("translate-model").replaceChildren(...models.map(({ name }) => new Option(name)));
-  $("translate-model").value = chosen ?? models[0].name;
+  $("translate-model").value = models.some(({ name }) => name === chosen) ? chosen : models[0].name;
   $("translate-model").onchange = () => {
     showControls();
     translate();

@@ -216,6 +216,11 @@ def test_names_lead_nowhere(name, safe):
     assert safe_names([name], "png") == [f"{safe}.png"]
 
 
+def test_many_pictures_of_one_name_take_no_longer_than_as_many_of_others():
+    # With as many tries for each as there are before it, this would take minutes.
+    assert safe_names(["A.png", "a.png"] * 20_000, "png")[-2:] == ["A-39999.png", "a-40000.png"]
+
+
 @pytest.mark.parametrize("name", ["/__MACOSX/" * 6500 + "\n\n", "a" + "\u0315\u0316" * 16_000])
 def test_no_name_takes_long(name):
     began = time.process_time()

@@ -97,6 +97,7 @@ def test_several_accept_headers_are_one(client):
         ({"model": "digits"}, 422, "class is missing; model 'digits' takes zero, one, two"),
         ({"model": "plain", "class": "two"}, 422, "knows no classes"),
         ({"model": "plain", "truncation": 0.5}, 422, "knows no truncation"),
+        ({"truncation": 1e-10}, 422, "greater than or equal to 0.001"),  # an id would hold 0
         ({"seeds": [1]}, 422, "unknown member"),
     ],
 )

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from importlib import metadata
 
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -38,6 +39,19 @@ def test_weights_outside_the_graph_are_not_read(tmp_path, monkeypatch, location)
 def test_a_file_that_is_no_graph():
     with pytest.raises(InvalidBundle, match="does not load"):
         open_session(b"nonsense", "cpu")
+
+
+def test_a_file_in_the_runtimes_own_format_is_none(tmp_path):
+    """It would be run as it is, and `graph_check` sees another graph in the same bytes, or none."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "graph.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    graph = add_graph(helper.make_tensor("weights", TensorProto.FLOAT, [4], [1, 2, 3, 4]))
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    content = (tmp_path / "graph.ort").read_bytes()
+    onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])  # which takes it, if it is let
+    with pytest.raises(InvalidBundle, match="does not load"):
+        open_session(content, "cpu")
 
 
 def test_cuda_is_not_promised_by_a_build_without_it(monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from pydantic import ValidationError
 
 from service.bundle import Bundle
 from service.errors import InvalidBundle
@@ -123,6 +124,18 @@ def test_a_graph_of_one_size_does_not_take_any(make_bundle, translators):
     graph = translators["fixed"]["graph"]
     with pytest.raises(InvalidBundle, match=r"image has shape \['N', 8, 8, 3\]; the manifest implies"):
         Bundle.load(make_bundle("wrong", graph=graph, **{**members, "latent": {"z_dim": 4}}))
+
+
+def test_tiles_that_are_too_large_to_be_run_at_once_are_refused(make_bundle, translators):
+    members = {**translators["any"], "input": {**translators["any"]["input"], "halo": 2000}}
+    with pytest.raises(InvalidBundle, match=r"with a halo of 2000 .* a tile is 4256 x 4256; at most 2097152 pixels"):
+        Bundle.load(make_bundle("wide", **members))
+
+
+def test_a_size_that_is_no_multiple_of_what_is_taken_is_refused(make_bundle, translators):
+    members = {**translators["fixed"], "input": {**translators["fixed"]["input"], "multiple_of": 3}}
+    with pytest.raises(ValidationError, match="height and width are no multiples of multiple_of"):
+        make_bundle("odd", **members)
 
 
 def test_a_graph_that_fails_on_what_it_should_take_is_refused(make_bundle, translators):

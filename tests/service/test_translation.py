@@ -439,6 +439,9 @@ def test_how_much_one_request_brings_is_limited(serve, any_size):
         assert send(saved(RGB), saved(RGB)).status_code == 200
         assert is_problem(send(saved(RGB), saved(RGB), saved(RGB)), 413, "more than 2 pictures")
         assert is_problem(send(saved(RGB), saved(PHOTO[:10, :9])), 413, "at most 86 pixels are taken")
+        narrow = saved(np.zeros((1, 60, 3), np.uint8))  # 4 x 60 as the model takes it
+        assert is_problem(send(narrow), 413, "240 pixels as the model takes it; at most 150 are taken")
+        assert is_problem(send(saved(RGB), narrow), 413, "240 pixels as the model takes it; at most 86")
         assert is_problem(send(bytes(5001)), 413, "larger than 5000 bytes")
         packed = zipped(**{"a.png": bytes(6000)})
         stream = io.BytesIO()

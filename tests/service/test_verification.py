@@ -78,9 +78,14 @@ def test_what_shows_several_samples_is_told_so(shared, ask):
     assert "several samples" in verdict(shared, answer.content)["detail"]
 
 
-def test_another_size_is_different(shared, sample):
+def test_another_size_is_different_and_nothing_is_computed_for_it(shared, sample):
+    def computed():
+        return [line for line in shared.get("/metrics").text.splitlines() if line.startswith("ganery_pictures_total")]
+
+    before = computed()
     told = verdict(shared, png(sample[0][:4], sample[1]))
     assert (told["match"], told["detail"]) == ("different", "the sample is 8 x 8 x 1, this is 4 x 8 x 1")
+    assert computed() == before
 
 
 @pytest.mark.parametrize(
