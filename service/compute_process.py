@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from service.cpus import is_rationed
 from service.engine import Opened, open_bundle
 from service.errors import InvalidBundle, ModelFailure
 from service.generator import Generator, Measured
@@ -36,7 +37,7 @@ COPIES = 3
 """Of the file that are in memory at once: as it came, as it was parsed, as ONNX Runtime holds it."""
 AWAKE_SECONDS = 0.002
 """How long it looks for its next request before it sleeps; under load most have come by then. A CPU that has gone to
-sleep wakes in 0.03 ms or, where it is a virtual one, in up to 5 ms."""
+sleep wakes in 0.03 ms or, where it is a virtual one, in up to 5 ms. Not at all where CPU time is rationed."""
 OUT_OF_MEMORY = ("alloc", "bfc_arena")
 """In what ONNX Runtime says when it gets no memory."""
 
@@ -108,9 +109,10 @@ def main(descriptor: int) -> None:
     connection = Connection(descriptor)
     requests = select.poll()
     requests.register(descriptor, select.POLLIN)
+    awake_seconds = 0.0 if is_rationed() else AWAKE_SECONDS
     generators: Generators = {}
     while True:
-        _stay_awake(requests)
+        _stay_awake(requests, awake_seconds)
         try:
             request = pickle.loads(connection.recv_bytes())
         except (EOFError, ConnectionError):
@@ -122,9 +124,9 @@ def main(descriptor: int) -> None:
         connection.send_bytes(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
 
 
-def _stay_awake(requests: select.poll) -> None:
+def _stay_awake(requests: select.poll, seconds: float) -> None:
     """Return when there is something to read, or when it is time to sleep. Whoever else wants the CPU has it."""
-    until = time.monotonic() + AWAKE_SECONDS
+    until = time.monotonic() + seconds
     while not requests.poll(0) and time.monotonic() < until:
         os.sched_yield()
 

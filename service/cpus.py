@@ -13,8 +13,17 @@ def available_cpus(cgroup: Path = CGROUP) -> int:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows know no affinity
         allowed = os.cpu_count() or 1
-    quota = _quota_v2(cgroup) or _quota_v1(cgroup) or math.inf
+    quota = _quota(cgroup) or math.inf
     return max(1, min(allowed, math.ceil(quota) if math.isfinite(quota) else allowed))
+
+
+def is_rationed(cgroup: Path = CGROUP) -> bool:
+    """Whether the cgroup has a quota of CPU time: what is used up while waiting is missing afterwards."""
+    return _quota(cgroup) is not None
+
+
+def _quota(cgroup: Path) -> float | None:
+    return _quota_v2(cgroup) or _quota_v1(cgroup)
 
 
 def _quota_v2(cgroup: Path) -> float | None:
