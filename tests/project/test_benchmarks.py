@@ -69,7 +69,7 @@ def test_ratios_are_those_of_each_round_and_its_own_limit() -> None:
     assert "(fast; 1,000 pictures/s when arrangements were tried)" in text
     assert "| Ganery | 0.60 (0.30-0.60) |" in text
     assert "| FastAPI | 2.00 (1.50-2.00) |" in text  # 0.3 to 0.2 of the limit, and twice 0.6 to 0.3
-    assert "| Ganery | 0.75 (0.75-1.50) |" in text
+    assert "| Ganery | 0.75 (0.75-1.50) of 4.00 |" in text
     assert "| Triton | not installed |" in text
 
 
