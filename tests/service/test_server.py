@@ -26,7 +26,7 @@ def ask_until_refused(address: tuple[str, int]) -> set[str]:
     while True:
         try:
             connection = socket.create_connection(address)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):  # while it is opened: nothing has been asked on it
             return ends
         with connection:
             try:
