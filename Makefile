@@ -41,7 +41,7 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 serve: $(SERVE)/.installed  ## serve the bundles in models/ (PORT=8080 for another port, HOST=0.0.0.0 for all interfaces)
 	@exec $(SERVE)/bin/python -m service serve --host $(HOST) --port $(PORT)
 
-test: lint test-service test-training  ## all tests that need neither containers nor minutes; CI also runs deploy-test and image-test
+test: lint test-service test-training  ## all tests that need neither containers nor minutes; CI also runs test-slow, deploy-test and image-test
 
 # In an environment without torch, which proves that the service needs none.
 test-service: $(NO_TORCH)/.installed
