@@ -19,6 +19,7 @@ from server_process import serving
 
 from deploy.requirements import requirements
 from service import __version__
+from service.formats import FORMATS
 from service.routes import ROUTES
 from service.settings import Settings
 
@@ -177,6 +178,20 @@ def test_the_schema_knows_the_settings():
     schema = json.loads((CHART / "values.schema.json").read_text())
     names = schema["properties"]["settings"]["propertyNames"]["enum"]
     assert set(names) == {field.upper() for field in Settings.model_fields} - SET_BY_THE_CHART
+
+
+def test_settings_keep_their_fractions_and_their_digits(template):
+    values = 'settings={"SEND_SECONDS": 2.5, "MAX_PIXELS": 16777216, "LOG_FORMAT": "json"}'
+    objects = [each for each in yaml.safe_load_all(template("--set-json", values).stdout) if each]
+    (settings,) = [each["data"] for each in of_kind(objects, "ConfigMap") if "SERVICE_MODELS_DIR" in each["data"]]
+    assert settings["SERVICE_SEND_SECONDS"] == "2.5"
+    assert settings["SERVICE_MAX_PIXELS"] == "16777216"
+    assert settings["SERVICE_LOG_FORMAT"] == "json"
+
+
+def test_the_schema_knows_the_picture_formats():
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert schema["properties"]["bulk"]["properties"]["picture"]["enum"] == list(FORMATS)
 
 
 def test_bundles_are_mounted_where_the_service_looks(objects, flavour):
