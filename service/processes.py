@@ -1,8 +1,9 @@
 """Graphs are opened and run in processes of their own, beside the server and not in it.
 
-They share no lock of Python's with it, nor with one another, and a graph from a stranger can do no harm there: it may
-ask for a terabyte, compute for a year, or crash its runtime. None of that can be read off a file, and none of it can be
-stopped within a process: one operator of ONNX Runtime cannot be interrupted.
+They share no lock of Python's with it, nor with one another, and what a graph from a stranger asks for does no harm
+there: it may want a terabyte, compute for a year, or crash its runtime. None of that can be read off a file, and none
+of it can be stopped within a process: one operator of ONNX Runtime cannot be interrupted. It is no wall against code
+that breaks out of ONNX Runtime: answers are unpickled, and only the user of the service keeps it from anything.
 """
 
 import logging
@@ -72,6 +73,12 @@ class _Process:
     def pid(self) -> int:
         return self._popen.pid
 
+    @property
+    def ending(self) -> str:
+        """How it has ended, once it has been killed: the kernel's doing, a crash, or an import that failed."""
+        status = self._popen.wait()
+        return f"by signal {-status}" if status < 0 else f"with status {status}"
+
     def ask(
         self,
         request: "Callable[[Any, Any], Any]",
@@ -95,10 +102,10 @@ class _Process:
             self.connection.send_bytes(content)
         except Exception as error:
             self.kill()
-            raise NeverBegun from error
+            raise NeverBegun(self.ending) from error
         with self._answers:  # they come in order, and at most one other thread waits for an earlier one
             if self._ended:
-                raise NeverBegun
+                raise NeverBegun(self.ending)
             answer = self._answer(seconds, announced)
         if isinstance(answer, Exception):
             raise answer
@@ -112,7 +119,7 @@ class _Process:
                 announced()
         except Exception as error:  # whatever it is: half an answer would be taken for the beginning of the next
             self.kill()
-            raise ProcessEnded from error
+            raise ProcessEnded(self.ending) from error
         if not in_time:
             self.kill()
             raise ProcessTooSlow
@@ -204,9 +211,9 @@ class Processes:
                     "opening its graph and making the first pictures took more than the "
                     f"{self._seconds:g} seconds of SERVICE_TRIAL_SECONDS"
                 ) from None
-            except ProcessEnded:
+            except ProcessEnded as end:
                 if another:
-                    raise InvalidBundle("opening or running its graph ends the process that tries it") from None
+                    raise InvalidBundle(f"opening or running its graph ends the process that tries it, {end}") from None
         # Kept: a process that dies is replaced whatever has become of the files. With a manifest of its own: what
         # others cache in theirs would come in between while it is pickled.
         model = read_graph(directory, manifest, self._max_bundle_bytes)
@@ -312,7 +319,7 @@ class Processes:
 
     @contextmanager
     def _using(self, process: _Process) -> Iterator[Callable[[], None]]:
-        """Release it to the idle ones in the end, or sooner by calling what comes; of one that has ended, the place."""
+        """Give it back to the idle ones in the end, or sooner by calling what is yielded; or its place if it ended."""
         place: list[_Process | None] = [process]
 
         def release() -> None:
@@ -334,7 +341,9 @@ class Processes:
         with suppress(KeyError):
             self._running.remove(process)
             if not self._closed:
-                logger.error("a process that computes has ended; another one takes its place")
+                logger.error(
+                    "process %d, which computes, has ended %s; another one takes its place", process.pid, process.ending
+                )
                 self._on_end()
 
     def _start(self) -> _Process:

@@ -267,7 +267,10 @@ def test_a_batch_waits_in_a_process_behind_one_whose_files_are_written(running):
         result, _ = slow.result(10).results
     np.testing.assert_array_equal(behind.value, result.value)
     assert not ended
-    assert len(engine._idle.queue) == engine.runners(CPU)
+    deadline = time.monotonic() + 10
+    while engine._idle.qsize() != engine.runners(CPU):
+        assert time.monotonic() < deadline, "a process has not come back"
+        time.sleep(0.01)
 
 
 def take_half_a_second(pixels):
@@ -343,7 +346,7 @@ def test_what_a_process_is_opened_with_does_not_change_while_it_is_pickled(plain
 
 def test_a_graph_that_ends_the_process_is_refused(plain, make_engine, monkeypatch):
     monkeypatch.setattr("service.processes.COMMAND", (sys.executable, "-c", "import os; os.abort()"))
-    with pytest.raises(InvalidBundle, match="ends the process that tries it"):
+    with pytest.raises(InvalidBundle, match="ends the process that tries it, by signal 6"):
         Bundle.load(plain, engine=make_engine())
 
 
