@@ -49,7 +49,9 @@ def examine(settings: Settings) -> Iterator[str]:
     yield "settings that differ from their defaults"
     fields = type(settings).model_fields
     changed = {name: value for name, value in settings if value != fields[name].default}
-    yield from (f"  SERVICE_{name.upper()}={value}" for name, value in changed.items())
+    for name, value in changed.items():
+        # The name of the file may be a key by mistake; what is printed here is pasted elsewhere.
+        yield f"  SERVICE_{name.upper()}={'(set)' if name == 'api_keys_file' else value}"
     if not changed:
         yield "  none"
     yield from (f"  PROBLEM: {problem}" for problem in (*stray_variables(), *_would_end_it(settings)))

@@ -45,6 +45,7 @@ def test_it_says_what_would_end_the_server_and_what_nobody_would_find(report, tm
     assert "PROBLEM: SERVICE_DEFAULT_MODEL=nobody is none of them" in said
     assert "PROBLEM: SERVICE_API_KEYS_FILE names a file that cannot be read" in said
     assert "PROBLEM: SERVICE_TRACING=otlp needs the package" in said
+    assert str(tmp_path / "none") not in said  # it may be a key by mistake
 
 
 @pytest.mark.parametrize(("models", "status"), [("models", 0), ("nothing", 1)])
