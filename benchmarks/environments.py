@@ -1,5 +1,6 @@
 """An environment for each rival's package, made when it is missing: the benchmark is one command on a fresh machine."""
 
+import os
 import subprocess
 import venv
 from pathlib import Path
@@ -37,6 +38,11 @@ def python_of(rival: Rival) -> Path:
         raise Unavailable(f"not installed: {last_line(pip.stderr)}")
     stamp.write_text(made_from)
     return python
+
+
+def without_settings() -> dict[str, str]:
+    """The environment without what its owner has chosen for servers of theirs: the defaults are what is measured."""
+    return {n: value for n, value in os.environ.items() if not n.startswith(("SERVICE_", "BENTOML_", "OTEL_"))}
 
 
 def requirements_of(rival: Rival) -> Path:

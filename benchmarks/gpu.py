@@ -23,8 +23,9 @@ from service.cuda import Buffered, CudaSettings, provider_options
 from service.errors import ModelFailure
 from service.generator import MAX_BATCH, Generator
 from service.manifest import GENERATOR_FILE, Manifest
-from service.runtime import CUDA, open_session
+from service.runtime import CUDA, cuda_session_options, open_session
 from service.tasks import task_of
+from service.tasks.generate import Generate
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 ROUNDS, RUNS = 5, 20
@@ -37,7 +38,10 @@ class Bundle:
     def __init__(self, directory: Path) -> None:
         self.manifest = Manifest.read(directory)
         self.graph = (directory / GENERATOR_FILE).read_bytes()
-        self.task = task_of(self.manifest)
+        task = task_of(self.manifest)
+        if not isinstance(task, Generate):
+            raise SystemExit(f"{directory} does not make pictures from seeds; this measures bundles that do")
+        self.task = task
 
     def feed(self, rows: int, first_seed: int = 0) -> dict[str, NDArray[Any]]:
         classes = len(self.manifest.classes or ())
@@ -49,10 +53,7 @@ def cuda_session(graph: bytes, options: dict[str, str], *, profile: str | None =
     """A session with CUDA options of one's own, without IO binding."""
     import onnxruntime  # noqa: PLC0415
 
-    settings = onnxruntime.SessionOptions()
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    settings.use_deterministic_compute = True
-    settings.log_severity_level = 4
+    settings = cuda_session_options(onnxruntime)
     if profile:
         settings.enable_profiling, settings.profile_file_prefix = True, profile
     return onnxruntime.InferenceSession(graph, settings, providers=[(CUDA, options), "CPUExecutionProvider"])

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     for row, (name, bundle) in zip(figure.subplots(len(bundles), 2, squeeze=False), bundles.items(), strict=True):
         lines.setdefault("limit, in process", row[0].axhline(1, color="grey", linestyle="--"))
         drawn = [server for key, server in _measured(bundle).items() if "+" not in key]  # extras are in the tables
-        for server, (colour, marker) in zip(drawn, MARKS, strict=False):
+        for server, (colour, marker) in zip(drawn, cycle(MARKS), strict=False):
             cells = server["by_connections"]
             connections = [int(count) for count in cells]
             shares = [statistics.median(_shares(server["rounds"], count)) or math.nan for count in cells]

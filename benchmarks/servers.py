@@ -18,7 +18,7 @@ from threading import Thread
 import httpx2
 import psutil
 
-from benchmarks.environments import CACHE, ROOT, Unavailable, last_line, python_of
+from benchmarks.environments import CACHE, ROOT, Unavailable, last_line, python_of, without_settings
 from benchmarks.pictures import BUNDLE_VARIABLE, PORT_VARIABLE
 from benchmarks.rivals import RIVALS, Wire
 from service.settings import Settings
@@ -128,7 +128,7 @@ def running(server: Server, bundles: Path, first: str) -> Iterator[Running]:
     log.parent.mkdir(parents=True, exist_ok=True)
     home = tempfile.mkdtemp(prefix="ganery-bench-")  # two BentoML servers with one home wipe each other's files
     environment = {
-        **os.environ,
+        **without_settings(),
         "BENTOML_DO_NOT_TRACK": "true",
         "BENTOML_HOME": home,
         "SERVICE_PROVIDER": "cpu",

@@ -42,7 +42,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.bundles import HUGE_SIZE, alone, large
-from benchmarks.environments import ROOT
+from benchmarks.environments import ROOT, without_settings
 
 MODEL = "fashion"
 CLASSES = 10
@@ -104,7 +104,8 @@ def serving(**settings: str) -> Iterator[Server]:
             [sys.executable, "-m", "service", "serve", "--port", str(port)],
             cwd=ROOT,
             env={
-                **os.environ,
+                **without_settings(),
+                "BENTOML_DO_NOT_TRACK": "true",
                 "BENTOML_HOME": home,
                 "SERVICE_PROVIDER": "cpu",
                 **settings,

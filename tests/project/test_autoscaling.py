@@ -1,10 +1,11 @@
 """The simulation of docs/scaling.md: what must hold in it whatever the parameters."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
-from benchmarks.autoscaling import LOADS, POLICIES, RESULTS, Cluster, Policy, arrivals, np, simulate
+from benchmarks.autoscaling import LOADS, POLICIES, RATE, RESULTS, Cluster, Policy, arrivals, np, simulate
 
 CLUSTER = Cluster(pictures_per_second=40, queue_rows=64)
 
@@ -46,5 +47,6 @@ def test_a_wait_alone_lets_go_of_what_it_needs():
 
 def test_the_committed_results_are_of_these_loads():
     results = json.loads(RESULTS.read_text())
+    assert results["cluster"] == json.loads(json.dumps(asdict(Cluster(RATE))))
     assert [tuple(step) for step in results["load"]] == LOADS["bursts"]
     assert {run["policy"] for run in results["runs"]} == set(POLICIES)
