@@ -8,6 +8,7 @@ samples there are, few are in memory.
 import base64
 import io
 import json
+import math
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,10 +44,9 @@ class Archive(Generic[Packed]):
     media_type: ClassVar[str]
     extension: ClassVar[str]
 
-    def __init__(self, plan: Plan, file_format: Format, *, max_pixels: int) -> None:
+    def __init__(self, plan: Plan, file_format: Format, *, max_pixels: float = math.inf) -> None:
         self.plan = plan
         self.file_format = file_format
-        self.max_pixels = max_pixels
 
     def packing(self, piece: Piece) -> Callable[[Pixels], Packed]:
         """What turns the pixels of a piece, [N, height, width, channels], into its part; in another process."""
@@ -140,7 +140,7 @@ class Sheet(Archive[Pixels]):
     media_type = "image/png"
     extension = "png"
 
-    def __init__(self, plan: Plan, file_format: Format, *, max_pixels: int) -> None:
+    def __init__(self, plan: Plan, file_format: Format, *, max_pixels: float = math.inf) -> None:
         super().__init__(plan, file_format, max_pixels=max_pixels)
         height, width, _ = plan.bundle.shape
         if len(plan) * height * width > max_pixels:

@@ -40,7 +40,7 @@ class Observer:
     """Is told what happens, and does nothing about it; `telemetry` counts."""
 
     def batch(self, rows: int, padding: int, compute: float, encode: float) -> None:
-        """A batch has run, and so many rows have become results; seconds."""
+        """A batch has run: so many rows have become results, `padding` were computed for nobody; seconds."""
 
     def waited(self, priority: Priority, seconds: float) -> None:
         """Work has left the queue for a runner."""
@@ -173,7 +173,7 @@ class Batcher:
         """Queue work.
 
         Args:
-            work: at most `rows_of` its rows' size, or it runs alone.
+            work: of at most as many rows as `rows_of` says for their size; more run alone.
             outcome: is told the result, by another thread.
             deadline: `time.monotonic()` after which nobody wants the result any more.
             priority: bulk work takes what interactive work leaves, and one batch in `BULK_EVERY`.

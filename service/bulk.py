@@ -128,7 +128,7 @@ class Shards:
 
     def chunks(self, number: int) -> Iterator[bytes]:
         """A shard's bytes, about one batch at a time: a tar in WebDataset layout, like that of `/sample`."""
-        archive = Tar(self.plan, FORMATS[self.picture], max_pixels=0)
+        archive = Tar(self.plan, FORMATS[self.picture])
         pieces = Pieces(self.plan.bundle.batcher, self.plan.works(archive.packing, self.indices(number)))
         try:
             yield from archive.write(pieces)

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
-from service.errors import GaneryError, InvalidValue, MalformedRequest, TooLarge, UnsupportedMediaType
+from service.errors import (
+    GaneryError,
+    InvalidValue,
+    MalformedRequest,
+    TooLarge,
+    UnsupportedMediaType,
+    json_pointer,
+)
 
 PICTURES = "image"
 """The form's field that brings pictures, once or several times."""
@@ -72,7 +79,7 @@ def read_pictures(body: bytes, content_type: str, limits: BodyLimits) -> Brought
         UnsupportedMediaType: if the type is none of those that bring pictures.
         MalformedRequest: if a form or a zip cannot be read, or the zip is empty.
         TooLarge: if there are more pictures, or a zip unpacks to more bytes.
-        InvalidValue: if a form's field is not one that is known, or comes twice.
+        InvalidValue: if a form brings no picture, a field twice, a file in another field than theirs, or text in it.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     reader = BODIES.get(media_type, _alone if media_type.startswith("image/") else None)
@@ -104,7 +111,7 @@ def _form(body: bytes, content_type: str, limits: BodyLimits) -> Brought:
         name = _text(part.field_name)
         _expect(name != PICTURES, name, "text")
         if name in fields:
-            raise InvalidValue(f"{name[:100]} comes twice in the form", pointer=f"/{name[:100]}")
+            raise InvalidValue(f"{name[:100]} comes twice in the form", pointer=json_pointer([name[:100]]))
         if len(fields) >= MAX_FIELDS or len(part.value or b"") > MAX_FIELD_BYTES:
             raise TooLarge(
                 f"the form has more than {MAX_FIELDS} fields, or one of more than {MAX_FIELD_BYTES} bytes; "
@@ -137,7 +144,7 @@ def _expect(holds: bool, name: str, came: str) -> None:
     if not holds:
         raise InvalidValue(
             f"the field {name[:100]!r} is {came}; pictures come as files in {PICTURES!r}, all else is text",
-            pointer=f"/{name[:100]}",
+            pointer=json_pointer([name[:100]]),
         )
 
 

@@ -23,7 +23,8 @@ from service.settings import Settings, stray_variables
 from service.telemetry import Metrics
 
 CLOSE_SECONDS = 5.0
-"""By then every answer has been given, or the server has waited for it for as long as it was told."""
+"""Most time to wait for the queues' threads. When it begins, every answer has been given, or the server has waited for
+it for as long as it was told."""
 
 logger = logging.getLogger(__name__)
 

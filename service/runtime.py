@@ -65,8 +65,8 @@ def open_session(model: bytes, provider: Provider) -> Any:
     compiled_for_cuda = CUDA in compiled_providers()
     if provider == "cuda" and not compiled_for_cuda:
         raise ModelFailure("SERVICE_PROVIDER=cuda, but the installed ONNX Runtime has no CUDA; install ganery[gpu]")
-    options = _options(onnxruntime)
     if provider == "cpu" or not compiled_for_cuda:
+        options = _options(onnxruntime)
         _share_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")
         return _session(onnxruntime, model, options, [CPU])
@@ -75,7 +75,7 @@ def open_session(model: bytes, provider: Provider) -> Any:
 
     settings = cuda.CudaSettings()
     onnxruntime.preload_dlls()
-    options.use_deterministic_compute = True  # of two kernels that do the same, the one that repeats itself
+    options = cuda_session_options(onnxruntime)
     session = _session(onnxruntime, model, options, [(CUDA, cuda.provider_options(settings)), CPU])
     # The list of compiled providers promises CUDA on machines without a GPU; only the session knows what it got.
     got = session.get_providers()[0]
@@ -106,6 +106,13 @@ def _session(onnxruntime: Any, model: bytes, options: Any, providers: list[Any])
         return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # its exceptions share no base class but Exception
         raise InvalidBundle(f"ONNX Runtime does not load the graph: {first_line(error)}") from error
+
+
+def cuda_session_options(onnxruntime: Any) -> Any:
+    """How sessions run whose first provider is CUDA, an `onnxruntime.SessionOptions`."""
+    options = _options(onnxruntime)
+    options.use_deterministic_compute = True  # of two kernels that do the same, the one that repeats itself
+    return options
 
 
 def _options(onnxruntime: Any) -> Any:

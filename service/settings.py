@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 
 from service.cors import Origins
 from service.cuda import CudaSettings
+from service.files import MAX_BUNDLE_BYTES
 from service.runtime import Provider
 
 LogFormat = Literal["text", "json"]
@@ -35,7 +36,7 @@ class Settings(CudaSettings):
         default="auto",
         description="where generators run; `cuda` refuses to serve from a CPU, `auto` takes what there is",
     )
-    max_bundle_bytes: int = Field(default=2 * 2**30, ge=1, description="largest bundle, all files together")
+    max_bundle_bytes: int = Field(default=MAX_BUNDLE_BYTES, ge=1, description="largest bundle, all files together")
     processes: int | None = Field(
         default=None,
         ge=0,

@@ -28,14 +28,14 @@ class Span(NamedTuple):
     core_stop: int
 
 
-def margin_of(halo: int, multiple_of: int) -> int:
-    """By how much tiles overlap at each side."""
-    return -(-halo // multiple_of) * multiple_of
+def rounded_up(length: int, multiple_of: int) -> int:
+    """To the next length that the network takes, in pixels."""
+    return -(-length // multiple_of) * multiple_of
 
 
 def tile_side(halo: int, multiple_of: int) -> int:
     """Pixels: side of the largest tile."""
-    return margin_of(CORE, multiple_of) + 2 * margin_of(halo, multiple_of)
+    return rounded_up(CORE, multiple_of) + 2 * rounded_up(halo, multiple_of)
 
 
 def spans(length: int, side: int, margin: int) -> list[Span]:
@@ -73,14 +73,14 @@ class Tiling:
     @property
     def boxes(self) -> list[tuple[Span, Span]]:
         """Rows and columns of each tile."""
-        side, margin = tile_side(self.halo, self.multiple_of), margin_of(self.halo, self.multiple_of)
+        side, margin = tile_side(self.halo, self.multiple_of), rounded_up(self.halo, self.multiple_of)
         rows, columns = spans(self.height, side, margin), spans(self.width, side, margin)
         return [(row, column) for row in rows for column in columns]
 
     @classmethod
     def of(cls, height: int, width: int, halo: int, multiple_of: int) -> "Tiling | None":
         """The tiles of a picture of any size, rounded up to what the network takes; None if one would be enough."""
-        height, width = (-(-side // multiple_of) * multiple_of for side in (height, width))
+        height, width = (rounded_up(side, multiple_of) for side in (height, width))
         return None if max(height, width) <= tile_side(halo, multiple_of) else cls(height, width, halo, multiple_of)
 
     @property

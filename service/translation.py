@@ -26,7 +26,7 @@ from service.latents import fresh_seed
 from service.pixels import Pixels
 from service.sample import Provenance, Translated
 from service.tasks.translate import Shown
-from service.tiling import Tiling
+from service.tiling import Tiling, rounded_up
 from service.uploads import read_picture
 from service.work import Work, keep
 
@@ -271,7 +271,7 @@ def _pixels_taken(bundle: Bundle, height: int, width: int) -> int:
     assert source is not None
     if source.height is not None and source.width is not None:
         return source.height * source.width
-    return math.prod(-(-side // source.multiple_of) * source.multiple_of for side in (height, width))
+    return math.prod(rounded_up(side, source.multiple_of) for side in (height, width))
 
 
 def _with_channels(pixels: Pixels, channels: int) -> Pixels:

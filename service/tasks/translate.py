@@ -11,7 +11,7 @@ from service.golden import GoldenReport, check_golden_translations
 from service.latents import draw
 from service.manifest import Manifest
 from service.pixels import Pixels
-from service.tiling import tile_side
+from service.tiling import rounded_up, tile_side
 
 SMALL = 32
 """Pixels, about: height of the smaller pictures that a graph for any size is tried on; they are a little wider."""
@@ -93,10 +93,10 @@ class Translate(AbstractTask):
         if not self.any_size:
             return [Trial(self._noise(WARM_UP_ROWS, *self.largest))]
         step = self.source.multiple_of
-        height, width = step * -(-SMALL // step), step * (-(-SMALL // step) + 1)
+        small, medium = rounded_up(SMALL, step), rounded_up(MEDIUM, step)
         return [
-            Trial(self._noise(WARM_UP_ROWS, height, width)),
-            Trial(self._noise(2, *[min(step * -(-MEDIUM // step), side) for side in self.largest]), companies=((1,),)),
+            Trial(self._noise(WARM_UP_ROWS, small, small + step)),
+            Trial(self._noise(2, *[min(medium, side) for side in self.largest]), companies=((1,),)),
         ]
 
     def check_golden(self, content: bytes | None, run: Callable[[Feed], Pixels], provider: str) -> GoldenReport:

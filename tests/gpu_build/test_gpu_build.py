@@ -33,7 +33,7 @@ def has_gpu():
 @pytest.fixture
 def _without_gpu(has_gpu):
     if has_gpu:
-        pytest.skip("there is a GPU here; `pytest -m gpu` and `python -m benchmarks.gpu` are for it")
+        pytest.skip("there is a GPU here; `python -m benchmarks.gpu` is for it")
 
 
 def test_one_build_is_installed():

@@ -12,6 +12,7 @@ from service.formats import FORMATS
 from service.manifest import Manifest
 from service.routes import ROUTES
 from service.settings import Settings
+from service.telemetry import Metrics
 from training.__main__ import RECIPES, REGISTRIES
 from training.evaluation import table
 
@@ -27,6 +28,12 @@ def test_routes(path):
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_settings(field):
     assert f"| `SERVICE_{field.upper()}` |" in README
+
+
+@pytest.mark.parametrize("family", list(Metrics().registry.collect()), ids=lambda family: family.name)
+def test_the_operations_page_explains_each_metric(family):
+    name = family.name + ("_total" if family.type == "counter" else "")
+    assert f"| `{name}` |" in (ROOT / "docs/operations.md").read_text()
 
 
 def problems(kind=GaneryError):

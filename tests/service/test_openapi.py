@@ -4,12 +4,13 @@ import jsonschema
 import pytest
 from starlette.routing import Route
 
+from service import errors
 from service.animations import ANIMATIONS
 from service.archives import ARCHIVES
 from service.errors import GaneryError
 from service.formats import FORMATS
 from service.forms import BODIES, PICTURES
-from service.openapi import EXAMPLES, document
+from service.openapi import document
 from service.routes import ROUTES
 from service.schemas import GenerateRequest, InterpolateRequest, SampleRequest, TranslateRequest
 
@@ -50,8 +51,9 @@ def test_schemas_are_json_schema(name):
 
 def test_every_error_with_a_status_of_its_own_is_documented():
     documented = {int(status) for _, _, operation in OPERATIONS for status in operation["responses"]}
-    kinds = [kind for kind in EXAMPLES if issubclass(kind, GaneryError)]
-    assert {int(kind.status) for kind in kinds} | {200, 304} == documented
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GaneryError)]
+    elsewhere = {405, 431}  # no operation has these: the path has another method, or no route is known yet
+    assert {int(kind.status) for kind in kinds} - elsewhere | {200, 304} == documented
 
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)

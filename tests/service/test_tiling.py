@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.tiling import CORE, Tiling, margin_of, spans, tile_side
+from service.tiling import CORE, Tiling, rounded_up, spans, tile_side
 
 
 def test_margins_and_sides_are_what_the_network_takes():
-    assert [margin_of(halo, 4) for halo in (0, 1, 4, 7)] == [0, 4, 4, 8]
+    assert [rounded_up(halo, 4) for halo in (0, 1, 4, 7)] == [0, 4, 4, 8]
     assert tile_side(7, 4) == CORE + 16
     assert tile_side(0, 48) % 48 == 0
 
@@ -22,7 +22,7 @@ def test_tiles_along_a_side_by_hand():
 @settings(max_examples=300, deadline=None)
 def test_cores_cover_everything_once_and_lie_a_margin_inside(length, step, halo):
     length *= step
-    margin, side = margin_of(halo, step), tile_side(halo, step)
+    margin, side = rounded_up(halo, step), tile_side(halo, step)
     found = spans(length, side, margin)
     assert [place for span in found for place in (span.core_start, span.core_stop)] == [
         0, *(edge for span in found[1:] for edge in (span.core_start,) * 2), length,

@@ -165,7 +165,7 @@ def test_tiles_show_no_seam(ask, run):
     assert "tiles;dur=" in response.headers["server-timing"]
     difference = np.abs(pixels(response.content).astype(int) - run(photo)).mean(2)
     assert difference.mean() <= 2
-    columns = tiling.spans(1000, tiling.tile_side(7, 4), tiling.margin_of(7, 4))
+    columns = tiling.spans(1000, tiling.tile_side(7, 4), tiling.rounded_up(7, 4))
     borders = np.array([column.core_start for column in columns[1:]])
     assert len(borders) == 3
     at_borders = difference[:, np.concatenate([borders - 1, borders])].mean()
