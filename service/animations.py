@@ -1,18 +1,21 @@
 """Frames to one file: one function for each format, and one dict. The same frames are the same bytes."""
 
 import io
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Literal
+from functools import partial
+from itertools import chain, groupby
+from typing import Any, Literal
 
+import numpy as np
 from PIL import Image
 
-from service.archives import NEVER, contact_sheet
+from service.archives import contact_sheet, zip_of
 from service.formats import FORMATS, as_image
+from service.interpolation import Interpolation
 from service.pixels import Pixels
 from service.sample import Several
+from service.work import keep
 
 AnimationName = Literal["gif", "webp", "sheet", "zip"]
 
@@ -26,12 +29,16 @@ class Animation:
 
     media_type: str
     extension: str
-    encode: Callable[[Pixels, int, Several], bytes]
-    """uint8 [frames, height, width, channels], milliseconds of each frame, and where they come from."""
+    write: Callable[[Iterable[Any], Interpolation, int], Iterator[bytes]]
+    """The file's bytes from what has become of the pieces, and the milliseconds of each frame."""
+    packing: Callable[[Interpolation, range], Callable[[Pixels], Any]] = lambda way, indices: keep
+    """What turns the pixels of a piece, [frames, height, width, channels], into its part, in another process; given the
+    indices of these frames."""
 
 
 def gif(frames: Pixels, milliseconds: int, origin: Several) -> bytes:
-    """At most 256 colours in each frame: exact for grey pictures, near for others. It repeats for ever.
+    """At most 256 colours in each frame: exact for grey pictures, near for others. It repeats for ever, and tells times
+    in hundredths of a second.
 
     Frames that look alike, one after the other, are one that is shown for longer.
     """
@@ -40,7 +47,7 @@ def gif(frames: Pixels, milliseconds: int, origin: Several) -> bytes:
         pictures = [picture.quantize(256, method=Image.Quantize.MEDIANCUT) for picture in pictures]
     # Pillow would join them too, and then fail where the sum of their times is more than the format can tell.
     runs = [list(run) for _, run in groupby(pictures, key=lambda picture: picture.convert("RGB").tobytes())]
-    times = [min(len(run) * milliseconds, LONGEST_GIF_FRAME) for run in runs]
+    times = [min(round(len(run) * milliseconds, -1), LONGEST_GIF_FRAME) for run in runs]
     comment = origin.to_json().encode("ascii")
     return _save_all([run[0] for run in runs], "GIF", times, comment=comment, optimize=False)
 
@@ -56,22 +63,34 @@ def sheet(frames: Pixels, milliseconds: int, origin: Several) -> bytes:
     return FORMATS["png"].encode(contact_sheet(frames), origin)
 
 
-def archive(frames: Pixels, milliseconds: int, origin: Several) -> bytes:
-    """A ZIP with a PNG for each frame, which says too which of them it is."""
-    digits = max(4, len(str(len(frames) - 1)))
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as container:
-        for index, frame in enumerate(frames):
-            name = zipfile.ZipInfo(f"{index:0{digits}d}.png", NEVER.timetuple()[:6])
-            container.writestr(name, FORMATS["png"].encode(frame, Several({**origin.facts, "frame": index})))
-    return stream.getvalue()
+def archive(pieces: Iterable[list[bytes]], way: Interpolation, milliseconds: int) -> Iterator[bytes]:
+    """A ZIP with a PNG for each frame, which says too between which points it lies."""
+    digits = max(4, len(str(len(way) - 1)))
+    return zip_of((f"{index:0{digits}d}.png", file) for index, file in enumerate(chain.from_iterable(pieces)))
+
+
+def _files(way: Interpolation, indices: range) -> Callable[[Pixels], list[bytes]]:
+    return partial(_encode_each, [way.origin_of(index) for index in indices])
+
+
+def _encode_each(origins: list[Several], frames: Pixels) -> list[bytes]:
+    return [FORMATS["png"].encode(frame, origin) for frame, origin in zip(frames, origins, strict=True)]
+
+
+def _at_once(encode: Callable[[Pixels, int, Several], bytes]) -> Callable[..., Iterator[bytes]]:
+    """`Animation.write` of a format that needs all frames: [frames, height, width, channels]."""
+
+    def write(pieces: Iterable[Pixels], way: Interpolation, milliseconds: int) -> Iterator[bytes]:
+        yield encode(np.concatenate(list(pieces)), milliseconds, way.origin)
+
+    return write
 
 
 ANIMATIONS: dict[AnimationName, Animation] = {
-    "gif": Animation("image/gif", "gif", gif),
-    "webp": Animation("image/webp", "webp", webp),
-    "sheet": Animation("image/png", "png", sheet),
-    "zip": Animation("application/zip", "zip", archive),
+    "gif": Animation("image/gif", "gif", _at_once(gif)),
+    "webp": Animation("image/webp", "webp", _at_once(webp)),
+    "sheet": Animation("image/png", "png", _at_once(sheet)),
+    "zip": Animation("application/zip", "zip", archive, _files),
 }
 
 

@@ -298,9 +298,9 @@ def _header_without_key(digits: int, extension: str, size: int) -> tuple[bytes, 
 
 
 def _zip(members: "Iterable[MemberFile]") -> Iterator[bytes]:
-    from stream_zip import stream_zip  # noqa: PLC0415 - it imports ciphers: a tenth of a second of every start
+    from stream_zip import stream_zip  # noqa: PLC0415 - it imports ciphers: tenths of a second, in the thread of the first zip
 
-    return iter(stream_zip(members, extended_timestamps=False))
+    yield from stream_zip(members, extended_timestamps=False)
 
 
 def _zip_member(name: str, size: int, chunks: Iterable[bytes]) -> "MemberFile":

@@ -29,6 +29,8 @@ BULK_EVERY = 4
 WEIGHT_OF_LATEST = 0.1
 """Weight of the latest batch in the measured speed, if it is a full one. What a run costs besides its pixels weighs
 most in small ones, and says little of the time that a full queue takes."""
+LONGEST_RETRY = 60
+"""Seconds after which whoever found no place for a long answer may look again: others may leave before their end."""
 DEVIATIONS = 2.0
 """Work is admitted if it is done in time also where all batches are slower than on average by so many mean deviations.
 """
@@ -219,9 +221,10 @@ class Batcher:
                 self.observer.rejected("queue_full")
                 # They share the runners: by the time that the shortest ends, each has had as much as that.
                 pixels = min(other.pixels_left for other in self._streams) * len(self._streams) / self.runners
+                seconds = math.ceil(self.wait_seconds + pixels * self.seconds_per_pixel)
                 raise Overloaded(
                     f"{len(self._streams)} long answers are being made, and no more are begun",
-                    retry_after=max(1, math.ceil(self.wait_seconds + pixels * self.seconds_per_pixel)),
+                    retry_after=min(LONGEST_RETRY, max(1, seconds)),
                 )
             self._streams.append(stream)
 

@@ -151,7 +151,8 @@ class Catalog:
                 return bundle
         raise UnknownModel(
             f"no bundle with digest {prefix[:64]}... is served; the ids of this service begin with "
-            + (", ".join(f"g1.{b.manifest.digest[:16]} ({b.name})" for b in bundles) or "nothing")
+            + (", ".join(f"g1.{b.manifest.digest[:16]} ({b.name})" for b in bundles) or "nothing"),
+            choices=[bundle.name for bundle in bundles],
         )
 
     def get(self, name: str | None, *, task: Task) -> Bundle:
@@ -170,7 +171,12 @@ class Catalog:
             raise NotReady(self.why_empty())
         bundle = self.named(name)
         if bundle.manifest.task != task:
-            raise WrongTask(f"model {name!r} does {bundle.manifest.task!r}; this route asks for {task!r}")
+            able = [other.name for other in self.bundles.values() if other.manifest.task == task]
+            raise WrongTask(
+                f"model {name!r} does {bundle.manifest.task!r}; this route asks for {task!r}, which "
+                f"{', '.join(able) or 'none'} can do",
+                choices=able,
+            )
         return bundle
 
     def why_empty(self) -> str:

@@ -11,6 +11,7 @@ import secrets
 import socket
 from asyncio import TimerHandle
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import httptools
@@ -40,6 +41,8 @@ HEAD_SECONDS = 10.0
 """In which a head must come whole; the same for the rest of a body that nobody waits for any more."""
 PIPELINED = 16
 """Most requests that wait on one connection for the answer to an earlier one."""
+UNSENT_BYTES = 128 * 1024
+"""That the kernel holds for a client beside what is on its way, before the next part of an answer has to wait."""
 UNUSUAL = frozenset({b"connection", b"transfer-encoding"})
 """Headers with which an answer changes what becomes of its connection."""
 LAST_SECONDS = 1.0
@@ -114,10 +117,14 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        set_option = partial(transport.get_extra_info("socket").setsockopt, socket.IPPROTO_TCP)
         # Closing waits until all is sent, which is never if the client does not read. Only the kernel sees that.
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            milliseconds = round(self.unread_seconds * 1000)
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+            set_option(socket.TCP_USER_TIMEOUT, round(self.unread_seconds * 1000))
+        # The kernel would take megabytes, and then none until a third of them is read: from a client that reads slowly
+        # but all the time, that looks as if it had stopped.
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            set_option(socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._overdue = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -129,6 +129,7 @@ def _asked(scope: Scope) -> float:
     came = header_of(scope, b"x-deadline-ms")
     if came is None:
         return math.inf
+    came = came.strip()
     if not (came.isascii() and came.isdigit() and int(came[:20]) > 0):
         raise InvalidValue(f"X-Deadline-Ms is {came[:50]!r}; send whole milliseconds, 1 or more")
     return int(came[:20]) / 1000

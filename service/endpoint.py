@@ -6,6 +6,7 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from service.lifecycle import Lifecycle
@@ -39,10 +40,25 @@ def post(path: str, handle: Handler) -> Route:
     return Route(path, Endpoint(handle), methods=["POST"])
 
 
+def forget_range(scope: Scope) -> None:
+    """Our files are small, and a server may always send the whole (RFC 9110, section 14.2). Starlette answers a range
+    that it cannot give with a text of its own."""
+    scope["headers"] = [header for header in scope["headers"] if header[0] != b"range"]
+
+
+class WholeFiles(StaticFiles):
+    """The files of a directory, each as a whole."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        forget_range(scope)
+        await super().__call__(scope, receive, send)
+
+
 def page(name: str) -> Handler:
     """A route for a page in `web/`."""
 
     async def send(request: Request) -> Response:
+        forget_range(request.scope)
         return FileResponse(WEB / name, headers=PAGE_HEADERS)
 
     return send

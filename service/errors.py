@@ -29,10 +29,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+MAX_KEY = 200
+"""Characters of a key that came with a request, and is told."""
+
 
 def json_pointer(path: Iterable[int | str]) -> str:
-    """The JSON pointer (RFC 6901) to the member that these keys and indices lead to."""
-    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in path)
+    """The JSON pointer (RFC 6901) to the member that these keys and indices lead to; of a long key, its beginning."""
+    return "".join("/" + str(key)[:MAX_KEY].replace("~", "~0").replace("/", "~1") for key in path)
 
 
 def first_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ import unicodedata
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
@@ -31,6 +32,8 @@ MAX_FIELDS = 16
 MAX_FIELD_BYTES = 1000
 MAX_NAME = 100
 """Characters of a file's or folder's name that are kept."""
+MAX_NAME_BYTES = 200
+"""The same in UTF-8: file systems take 255, a number and a suffix included."""
 MAX_FOLDERS = 4
 _FOLDER_OF_MACOS = "__MACOSX"
 _FILES_OF_WINDOWS = {"Thumbs.db", "desktop.ini"}
@@ -215,13 +218,14 @@ def safe_names(names: Iterable[str], extension: str) -> list[str]:
     Letters and digits of any script, dots, dashes, underscores and spaces are kept, everything else becomes `_`; a file
     without a name is called by its place, and a name that comes again, whatever its case, gets a number.
     """
+    stems = [_safe_path(name) or f"{index:08d}" for index, name in enumerate(names)]
+    folders = {folder for stem in stems for folder in accumulate(stem.casefold().split("/")[:-1], "{}/{}".format)}
     used: set[str] = set()
     numbers: dict[str, int] = {}  # the last that a name has had
     safe = []
-    for index, name in enumerate(names):
-        stem = _safe_path(name) or f"{index:08d}"
+    for stem in stems:
         unique, number = stem, numbers.get(stem.casefold(), 1)
-        while unique.casefold() in used:
+        while unique.casefold() in used or f"{unique}.{extension}".casefold() in folders:
             number += 1
             unique = f"{stem}-{number}"
         numbers[stem.casefold()] = number
@@ -241,4 +245,4 @@ def _safe_part(part: str) -> str:
     # Cut first: to put combining characters in order takes the square of their number.
     normal = unicodedata.normalize("NFC", part[: 4 * MAX_NAME])
     kept = "".join(c if c.isalnum() or c in "._- " else "_" for c in normal[:MAX_NAME])
-    return kept.strip(". ")
+    return kept.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip(". ")

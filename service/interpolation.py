@@ -1,15 +1,19 @@
 """The way between samples: latents on the sphere, one frame for each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
 from service.bundle import Bundle
 from service.latents import Latents, draw, slerp
 from service.pixels import Pixels
-from service.sample import Sample
-from service.work import Work, keep
+from service.sample import Sample, Several
+from service.work import Work
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,30 @@ class Interpolation:
         height, width, _ = self.bundle.shape
         return len(self) * height * width
 
-    @property
+    @cached_property
     def _legs(self) -> list[tuple[Sample, Sample]]:
         following = [*self.points[1:], self.points[0]]
         legs = list(zip(self.points, following, strict=True))
         return legs if self.loop else legs[:-1]
 
-    def works(self) -> Iterator[Work[Pixels]]:
-        """The work that makes the frames, piece by piece."""
+    @property
+    def origin(self) -> Several:
+        """Where all frames together come from."""
+        points = [point.id for point in self.points]
+        return Several({"interpolation": points, "steps": self.steps, "loop": self.loop})
+
+    def origin_of(self, index: int) -> Several:
+        """Where one frame comes from: the two points that it lies between, and how many steps behind the first."""
+        leg = min(index // self.steps, len(self._legs) - 1)
+        points = [point.id for point in self._legs[leg]]
+        return Several({"interpolation": points, "steps": self.steps, "step": index - leg * self.steps})
+
+    def works(self, packing: Callable[[range], Callable[[Pixels], T]]) -> Iterator[Work[T]]:
+        """The work that makes the frames, piece by piece.
+
+        Args:
+            packing: gives what is to become of the pixels of the frames of these indices.
+        """
         frames = [
             (self._latent(start, end, step / self.steps), (start if step < self.steps / 2 else end).label)
             for start, end in self._legs
@@ -57,7 +77,8 @@ class Interpolation:
         for first in range(0, len(frames), rows):
             piece = frames[first : first + rows]
             z = np.stack([latent for latent, _ in piece])
-            yield self.bundle.latent_work(z, [label for _, label in piece], keep)
+            finish = packing(range(first, first + len(piece)))
+            yield self.bundle.latent_work(z, [label for _, label in piece], finish)
 
     def _latent(self, start: Sample, end: Sample, t: float) -> Latents:
         latent = self.bundle.manifest.latent

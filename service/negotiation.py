@@ -9,12 +9,17 @@ def quality(accept: str, media_type: str) -> float:
 
     Ranges that are not well formed are passed over; parameters other than `q` are ignored.
     """
-    found = {range_: q for range_, q in map(_parse, accept.split(",")) if q is not None}
+    found = _ranges(accept)
     kind = media_type.split("/", maxsplit=1)[0]
     for range_ in (media_type, f"{kind}/*", "*/*"):
         if range_ in found:
             return found[range_]
     return 0.0
+
+
+@lru_cache(maxsize=256)
+def _ranges(accept: str) -> dict[str, float]:
+    return {range_: q for range_, q in map(_parse, accept.split(",")) if q is not None}
 
 
 def _parse(element: str) -> tuple[str, float | None]:

@@ -57,7 +57,9 @@ EXAMPLES: dict[type[GaneryError], GaneryError] = {
     UnknownModel: UnknownModel("unknown model 'digit'; available: digits, fashion", choices=["digits", "fashion"]),
     NotAcceptable: NotAcceptable("Accept: text/html takes nothing that this route makes; it makes image/png, ..."),
     RequestTimeout: RequestTimeout("the body has not come within 10 seconds; send it at once"),
-    WrongTask: WrongTask("model 'flat-to-3d' does 'translate'; this route asks for 'generate'"),
+    WrongTask: WrongTask(
+        "model 'flat-to-3d' does 'translate'; this route asks for 'generate', which fashion can do", choices=["fashion"]
+    ),
     TooLarge: TooLarge("the body is larger than 65536 bytes; send less"),
     UnsupportedMediaType: UnsupportedMediaType("Content-Type is text/plain; send application/json"),
     InvalidValue: InvalidValue("/seed: Input should be greater than or equal to 0; got -1", pointer="/seed"),

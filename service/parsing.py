@@ -23,6 +23,8 @@ from service.headers import header_of
 Schema = TypeVar("Schema", bound=BaseModel)
 
 NUMBER = re.compile("-?[0-9]{1,40}")
+QUOTED = re.compile("'([^']*)'")
+UNKNOWN = "there is no such member; those that there are stand in /openapi.json"
 
 
 async def parse(request: Request, schema: type[Schema], *, max_bytes: int, seconds: float) -> Schema:
@@ -32,12 +34,13 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int, secon
         UnsupportedMediaType: if the body is not plain `application/json`.
         TooLarge, RequestTimeout: see `read_body`.
         MalformedRequest: if it is not JSON; NaN, infinities and absurd nesting are not.
-        InvalidValue: if it breaks the schema.
+        InvalidValue: if it breaks the schema, or there is a query.
     """
     media_type = (header_of(request.scope, b"content-type") or "none").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaType(f"Content-Type is {media_type[:100]}; send application/json")
     refuse_encoded(request)
+    refuse_query(request, "send members in the JSON object of the body")
     body = await read_body(request, max_bytes=max_bytes, seconds=seconds)
     try:
         payload = from_json(body, allow_inf_nan=False)
@@ -62,6 +65,15 @@ def check(payload: dict[str, Any], schema: type[Schema]) -> Schema:
         return schema.model_validate(payload)
     except ValidationError as error:
         raise _invalid_value(error.errors(include_url=False), payload, schema) from None
+
+
+def refuse_query(request: Request, instead: str) -> None:
+    """
+    Raises:
+        InvalidValue: if something is said in the query, where nobody reads it.
+    """
+    if query := request.scope.get("query_string"):
+        raise InvalidValue(f"the query {_shown(query.decode('latin-1'))} is not read; {instead}", pointer="")
 
 
 def refuse_encoded(request: Request) -> None:
@@ -136,9 +148,13 @@ def _invalid_value(errors: list[ErrorDetails], payload: object, schema: type[Bas
     places = [_place(error["loc"], payload) for error in errors]
     # The branch that got furthest into the member is the one that was meant.
     path, value = max((place for place in places if place[0][:1] == places[0][0][:1]), key=lambda place: len(place[0]))
-    complaints = [error["msg"] for error, (own, _) in zip(errors, places, strict=True) if own == path]
+    about = [error for error, (own, _) in zip(errors, places, strict=True) if own == path]
+    complaints = [UNKNOWN if error["type"] == "extra_forbidden" else error["msg"] for error in about]
+    choices = [choice for error in about for choice in QUOTED.findall(error.get("ctx", {}).get("expected", ""))]
     pointer = json_pointer(path)
-    return InvalidValue(f"{pointer}: {', or: '.join(complaints)}; got {_shown(value)}", pointer=pointer)
+    return InvalidValue(
+        f"{pointer}: {', or: '.join(complaints)}; got {_shown(value)}", pointer=pointer, choices=choices or None
+    )
 
 
 def _place(loc: Iterable[Any], payload: Any) -> tuple[list[Any], Any]:

@@ -112,7 +112,7 @@ class Plan:
                 bundle.check_seed(range_[-1], pointer="/seeds")
         if total is not None and total != seeds.total:
             raise InvalidValue(
-                f"classes add up to {total} pictures, seeds and count to {seeds.total}; leave count out",
+                f"classes add up to {total} pictures, seeds or count to {seeds.total}; leave one of them out",
                 pointer="/classes",
             )
         if seeds.total > max_count:
@@ -165,7 +165,7 @@ def _labels(bundle: Bundle, classes: Classes | None) -> tuple[Callable[[int], in
         names = bundle.manifest.classes
         return (lambda _: None) if names is None else (lambda index: index % len(names)), None
     if isinstance(classes, Mapping):
-        labels = [_label(bundle, name, json_pointer(["classes", name])) for name in classes]
+        labels = [_label(bundle, _key(bundle, name), json_pointer(["classes", name])) for name in classes]
         ends = list(accumulate(classes.values()))
         if not ends or not ends[-1]:
             raise InvalidValue(
@@ -181,11 +181,13 @@ def _labels(bundle: Bundle, classes: Classes | None) -> tuple[Callable[[int], in
     return (lambda index: turns[index % len(turns)]), None
 
 
+def _key(bundle: Bundle, name: str) -> ClassName:
+    """What a histogram's key means. JSON has no integer keys: an index arrives as text."""
+    is_index = name not in (bundle.manifest.classes or ()) and INDEX.fullmatch(name)
+    return int(name) if is_index else name
+
+
 def _label(bundle: Bundle, name: ClassName, pointer: str) -> int | None:
-    names = bundle.manifest.classes or ()
-    # JSON has no integer keys: an index in a histogram arrives as text.
-    if isinstance(name, str) and name not in names and INDEX.fullmatch(name):
-        name = int(name)
     try:
         return bundle.label(name)
     except InvalidValue as error:

@@ -5,20 +5,18 @@ from http import HTTPStatus
 from itertools import chain
 from time import perf_counter
 
-import numpy as np
 from anyio.to_thread import run_sync
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
-from starlette.staticfiles import StaticFiles
 
 from service import __version__
 from service.animations import ANIMATIONS
 from service.answers import as_json, made_by, one_picture, one_translation, representation, result_of
 from service.archives import ARCHIVES
 from service.bundle import Bundle
-from service.endpoint import WEB, get, lifecycle_of, page, post
+from service.endpoint import WEB, WholeFiles, get, lifecycle_of, page, post
 from service.errors import InvalidValue, NotFound, TooLarge
 from service.formats import FORMATS, choose
 from service.forms import BodyLimits, read_pictures, safe_names
@@ -26,9 +24,9 @@ from service.headers import header_of
 from service.interpolation import Interpolation
 from service.manifest import Task
 from service.openapi import document
-from service.parsing import Schema, check, from_text, parse, read_body, refuse_encoded
+from service.parsing import Schema, check, from_text, parse, read_body, refuse_encoded, refuse_query
 from service.plan import Plan
-from service.sample import Address, Several
+from service.sample import Address
 from service.schemas import (
     GenerateRequest,
     InterpolateRequest,
@@ -41,10 +39,13 @@ from service.schemas import (
     TranslateRequest,
     Verdict,
 )
-from service.streaming import Pieces, in_thread, stream
+from service.streaming import Pieces, stream
 from service.tasks import TASKS
 from service.translation import TimeLimit, seed_for, translations
 from service.verification import open_case
+
+MAX_ACCEPT = 2000
+"""Characters of the header Accept that are looked at; browsers send 150."""
 
 
 async def generate(request: Request) -> Response:
@@ -58,6 +59,7 @@ async def generate(request: Request) -> Response:
 
 async def sample_again(request: Request) -> Response:
     """The sample of an id, again."""
+    refuse_query(request, "the header Accept says which format is wanted")
     address = Address.parse(request.path_params["id"])
     format_ = choose(FORMATS, None, _accept(request))
     bundle = lifecycle_of(request).catalog.of_digest(address.digest)
@@ -71,7 +73,8 @@ async def sample_again(request: Request) -> Response:
         "cache-control": f"{'public' if shared else 'private'}, max-age=31536000, immutable",
         "vary": "Accept",
     }
-    if headers["etag"] in (header_of(request.scope, b"if-none-match") or ""):
+    known = header_of(request.scope, b"if-none-match") or ""
+    if known.strip() == "*" or headers["etag"] in known:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return await one_picture(request, bundle, sample, format_, headers)
 
@@ -122,19 +125,19 @@ async def interpolate(request: Request) -> Response:
             error.pointer = pointers.get(error.pointer or "", error.pointer)
             raise
     way = Interpolation(bundle, points, ask.steps, ask.loop)
-    origin = Several({"interpolation": [point.id for point in points], "steps": ask.steps, "loop": ask.loop})
     if way.pixels > service.settings.max_pixels:
         raise TooLarge(
             f"{len(way)} frames have {way.pixels} pixels; at most {service.settings.max_pixels} are made: "
             "ask for fewer points, or fewer steps"
         )
-    pieces = Pieces(bundle.batcher, way.works(), pixels=way.pixels)
-
-    def file() -> bytes:
-        return kind.encode(np.concatenate(list(pieces)), ask.milliseconds, origin)
-
-    content = await in_thread(request, pieces, file)
-    return Response(content, media_type=kind.media_type, headers={"x-frames": str(len(way)), **made_by(bundle)})
+    pieces = Pieces(bundle.batcher, way.works(partial(kind.packing, way)), pixels=way.pixels)
+    return await stream(
+        request,
+        pieces,
+        kind.write(pieces, way, ask.milliseconds),
+        media_type=kind.media_type,
+        headers={"x-frames": str(len(way)), **made_by(bundle)},
+    )
 
 
 async def translate(request: Request) -> Response:
@@ -175,6 +178,8 @@ async def verify(request: Request) -> Response:
     """From what a picture was made."""
     service = lifecycle_of(request)
     settings = service.settings
+    refuse_query(request, "the picture is all that is sent, as the body")
+    refuse_encoded(request)
     content = await read_body(request, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
     case = await service.decoding.run(partial(open_case, content, service.catalog, max_pixels=settings.max_pixels))
     if isinstance(case, Verdict):
@@ -253,7 +258,7 @@ ROUTES: list[BaseRoute] = [
     get("/openapi.json", openapi),
     get("/docs", page("docs.html")),
     get("/", page("index.html")),
-    Mount("/web", StaticFiles(directory=WEB)),
+    Mount("/web", WholeFiles(directory=WEB)),
 ]
 
 
@@ -270,4 +275,4 @@ async def _parse(request: Request, schema: type[Schema]) -> Schema:
 
 def _accept(request: Request) -> str:
     came = [str(value, "latin-1") for name, value in request.scope["headers"] if name == b"accept"]
-    return ", ".join(came) or "*/*"
+    return ", ".join(came)[:MAX_ACCEPT] or "*/*"

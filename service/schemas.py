@@ -34,7 +34,8 @@ class Ask(BaseModel):
 ModelField = Annotated[str, Field(max_length=64)] | None
 SeedField = Annotated[int, Field(ge=0, lt=2**64)]
 CountField = Annotated[int, Field(ge=0, lt=2**64)]
-ClassField = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=0, lt=10**9)]
+ClassName = Annotated[str, Field(max_length=200)]
+ClassField = ClassName | Annotated[int, Field(ge=0, lt=10**9)]
 TruncationField = Annotated[float, Field(ge=0.001, le=1, allow_inf_nan=False), AfterValidator(_in_thousandths)]
 A_MODEL = "a name from GET /models; the default model if left out"
 TRUNCATION = "less variety and fewer failures below 1, where the model can; in thousandths"
@@ -106,10 +107,12 @@ class SampleRequest(Ask):
     seeds: SeedRanges | Annotated[list[SeedField | SeedRanges], Field(min_length=1, fail_fast=True)] | None = Field(
         default=None, description="instead of seed and count: seeds, or ranges like `0-99,200`, both ends included"
     )
-    classes: ClassField | Annotated[list[ClassField], Field(fail_fast=True)] | dict[str, CountField] | None = Field(
-        default=None,
-        description="one class for all, several that take turns, or `{class: count}` one after the other; "
-        "left out, all classes take turns",
+    classes: ClassField | Annotated[list[ClassField], Field(fail_fast=True)] | dict[ClassName, CountField] | None = (
+        Field(
+            default=None,
+            description="one class for all, several that take turns, or `{class: count}` one after the other; "
+            "left out, all classes take turns",
+        )
     )
     truncation: TruncationField = Field(default=1.0, description=TRUNCATION)
     format: ArchiveName | None = Field(
@@ -178,7 +181,8 @@ class InterpolateRequest(Ask):
         ends = {"/from": self.from_, "/to": self.to}
         given = {pointer: end for pointer, end in ends.items() if end is not None}
         if (len(given) == 2) == (self.points is not None) or len(given) == 1:
-            raise InvalidValue("send from and to, or points; not both, not one end alone", pointer="/points")
+            wrong = "/points" if self.points is not None or not given else next(iter(ends.keys() - given.keys()))
+            raise InvalidValue("send from and to, or points; not both, not one end alone", pointer=wrong)
         if self.points is not None:
             given = {f"/points/{index}": point for index, point in enumerate(self.points)}
         for pointer, point in given.items():

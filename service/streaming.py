@@ -16,13 +16,15 @@ from starlette.types import Receive, Scope, Send
 
 from service.batcher import Batcher
 from service.jobs import Done
-from service.presence import while_connected
+from service.presence import WhenGone, while_connected
 from service.work import Work
 
 T = TypeVar("T")
 
 CHUNK = 64 * 1024
 """Bytes. Smaller chunks are joined: each is a trip from thread to thread, and a header is no sign of success."""
+LONGEST_CHUNK = 4 * CHUNK
+"""Longer ones are divided: the client must take each within SERVICE_SEND_SECONDS."""
 
 
 class Pieces(Generic[T]):
@@ -71,8 +73,7 @@ class Pieces(Generic[T]):
                 self._begun += work.pixels
         if not self._under_way:
             self._check_open()
-            self.close()
-            raise StopIteration
+            raise StopIteration  # whoever has the place keeps it until what was made of the pieces has been sent
         with self._lock:
             self._check_open()
             future = self._under_way[0]
@@ -126,19 +127,32 @@ class PiecesResponse(StreamingResponse):
         super().__init__(self._taken(), media_type=media_type, headers=headers)
         self.pieces = pieces
         self.chunks = chunks
+        self._left = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        when_gone: WhenGone = scope["state"].get("when_gone") or (lambda call: None)
+        when_gone(self._leave)
         try:
             await super().__call__(scope, receive, scope["state"]["clock"].watch(send))
         finally:
+            when_gone(None)
             self.pieces.close()
             # An answer that is broken off lives on in the cycles of its exception until the collector comes; megabytes
             # of pictures must not.
             self.chunks = iter(())
 
+    def _leave(self) -> None:
+        """The client has gone. The thread that makes the next chunk is waited for, so drop what that waits for."""
+        self._left = True
+        self.pieces.close()
+
     def _taken(self) -> Iterator[bytes]:
-        while (chunk := next(self.chunks, None)) is not None:
-            yield chunk
+        try:
+            while (chunk := next(self.chunks, None)) is not None:
+                yield chunk
+        except CancelledError:
+            if not self._left:
+                raise
 
 
 async def stream(
@@ -162,12 +176,13 @@ async def stream(
 
 
 def joined(chunks: Iterable[bytes], size: int = CHUNK) -> Iterator[bytes]:
-    """The same bytes in chunks of `size` or more, but for the last."""
+    """The same bytes in chunks of `size` or more, but for the last, and none longer than `LONGEST_CHUNK`."""
     held = bytearray()
     for chunk in chunks:
         held += chunk
         if len(held) >= size:
-            yield bytes(held)
+            for start in range(0, len(held), LONGEST_CHUNK):
+                yield bytes(held[start : start + LONGEST_CHUNK])
             held.clear()
     if held:
         yield bytes(held)

@@ -23,6 +23,8 @@ from service.settings import AccessLog
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_GONE = 499
+MAX_PATH = 200
+"""Characters of a path in a log line."""
 UNLOGGED = {"/livez", "/readyz", "/metrics"}
 
 logger = logging.getLogger(__name__)
@@ -211,7 +213,7 @@ class TelemetryMiddleware:
                 self.metrics.problems.labels(kind, model).inc()
             if (self._log_all or status >= HTTPStatus.BAD_REQUEST) and route not in UNLOGGED:
                 # Quoted: a decoded path may hold line breaks, and with them forged log lines.
-                method, path, milliseconds = scope["method"], quote(scope["path"]), round(seconds * 1000, 1)
+                method, path, milliseconds = scope["method"], quote(scope["path"][:MAX_PATH]), round(seconds * 1000, 1)
                 logger.info(
                     "%s %s %d %.1f ms %s",
                     method,

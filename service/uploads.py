@@ -27,7 +27,8 @@ UploadFormat = Literal["png", "jpeg", "webp"]
 Colour = tuple[int, int, int]
 
 WHITE: Colour = (255, 255, 255)
-MAX_METADATA = 64 * 1024  # characters
+MAX_METADATA = 1_000_000
+"""Characters: a contact sheet names each of its samples."""
 
 
 @dataclass(frozen=True)

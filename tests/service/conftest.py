@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 from service.app import create_app
 from service.bundle import Bundle
 from service.catalog import Catalog
+from service.connection import Connection
 from service.errors import ModelFailure
 from service.generator import Feed, Generator
 from service.lifecycle import Lifecycle
@@ -369,7 +370,9 @@ class Listening:
 
     def __init__(self, models: Path, **settings: Any) -> None:
         self.lifecycle = lifecycle_of(models, **settings)
-        self._server = uvicorn.Server(uvicorn.Config(create_app(self.lifecycle), port=0, log_config=None))
+        self._server = uvicorn.Server(
+            uvicorn.Config(create_app(self.lifecycle), http=Connection, port=0, log_config=None)
+        )
         self._thread = threading.Thread(target=self._server.run)
 
     def __enter__(self) -> "Listening":

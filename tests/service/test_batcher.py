@@ -381,12 +381,20 @@ def test_bulk_work_is_queued_however_full_it_is(busy):
 
 def test_a_long_answer_is_told_when_the_shortest_of_those_before_it_ends(busy):
     _, batcher, _ = busy(limits=QueueLimits(bulk_streams=2), seconds_per_pixel=0.5)
-    for pixels in (1000, 60):
+    for pixels in (1000, 40):
         batcher.enter_stream(Left(pixels))
     with pytest.raises(Overloaded) as error:
         batcher.enter_stream(Left(10))
-    # One pixel runs; while 60 of the shorter are made, 60 of the longer are.
-    assert error.value.headers == {"Retry-After": "61"}
+    # One pixel runs; while 40 of the shorter are made, 40 of the longer are.
+    assert error.value.headers == {"Retry-After": "41"}
+
+
+def test_whoever_finds_no_place_may_look_again_in_a_minute(busy):
+    _, batcher, _ = busy(limits=QueueLimits(bulk_streams=1), seconds_per_pixel=0.5)
+    batcher.enter_stream(Left(10**6))
+    with pytest.raises(Overloaded) as error:
+        batcher.enter_stream(Left(10))
+    assert error.value.headers == {"Retry-After": "60"}
 
 
 @pytest.mark.parametrize("part", ["feed", "finish"])

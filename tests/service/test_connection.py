@@ -1,9 +1,12 @@
 """Raw bytes against uvicorn with our protocol, around an application that only echoes. No bundles, no processes."""
 
 import asyncio
+import fcntl
 import logging
 import socket
 import struct
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +18,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service import connection
-from service.connection import HEAD_BYTES, PIPELINED, Answering, Connection
+from service.connection import HEAD_BYTES, PIPELINED, UNSENT_BYTES, Answering, Connection
 
 PATIENCE = 60  # seconds; a busy machine is no failure
 FLOOD = 16 * 2**20  # bytes: far more than a socket's buffers hold
@@ -254,6 +257,22 @@ def test_who_reads_nothing_is_dropped_by_the_kernel(monkeypatch, server):
         while server.server_state.connections and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not server.server_state.connections
+
+
+def test_little_waits_in_the_kernel_for_who_reads_slowly(server):
+    """Megabytes of it would have to be read before the next part could be sent, whose time is limited."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        client.settimeout(PATIENCE)
+        client.connect(server.address)
+        client.sendall(post(b"a" * FLOOD))
+        assert client.recv(100)
+        time.sleep(0.5)  # whatever the kernel takes it has taken
+        (protocol,) = server.server_state.connections
+        descriptor = protocol.transport.get_extra_info("socket").fileno()
+        held = int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        assert held < 4 * UNSENT_BYTES
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def test_while_it_stops_a_request_that_is_under_way_is_answered(connect, server):

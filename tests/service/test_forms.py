@@ -210,6 +210,7 @@ def test_names_are_kept():
         ("e\u0301.png", "é"),
         ("x" * 300 + ".png", "x" * 100),
         ("/".join("abcdefgh") + ".png", "d/e/f/g/h"),
+        ("漢" * 90 + ".png", "漢" * 66),
     ],
 )
 def test_names_lead_nowhere(name, safe):
@@ -228,6 +229,10 @@ def test_no_name_takes_long(name):
     safe_names([name] * 10, "png")
     assert pictures[-1].content == b"two"
     assert time.process_time() - began < 2
+
+
+def test_no_file_has_the_name_of_a_folder():
+    assert safe_names(["q.jpg", "q.png/w.jpg", "Q.PNG/v.jpg"], "png") == ["q-2.png", "q.png/w.png", "Q.PNG/v.png"]
 
 
 def test_no_name_comes_twice():

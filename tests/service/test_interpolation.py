@@ -4,11 +4,12 @@ import pytest
 from service.interpolation import Interpolation
 from service.latents import draw, slerp
 from service.streaming import Pieces
+from service.work import keep
 
 
 def frames(way):
     """All frames of a way, as a server makes them."""
-    return np.concatenate(list(Pieces(way.bundle.batcher, way.works())))
+    return np.concatenate(list(Pieces(way.bundle.batcher, way.works(lambda indices: keep))))
 
 
 def test_it_passes_through_its_points(digits_bundle):
@@ -56,6 +57,6 @@ def test_one_step_is_the_points_alone(plain_bundle):
 def test_no_work_is_larger_than_a_batch(plain_bundle, steps):
     points = [plain_bundle.sample(seed=seed) for seed in (1, 2)]
     way = Interpolation(plain_bundle, points, steps=steps, loop=False)
-    works = list(way.works())
+    works = list(way.works(lambda indices: keep))
     assert sum(work.rows for work in works) == len(way) == steps + 1
     assert max(work.rows for work in works) <= plain_bundle.rows_per_batch

@@ -157,13 +157,14 @@ async def test_a_body_that_comes_in_time_is_read():
     [
         (SampleRequest, b'{"seeds": [1, -1]}', "/seeds/1", "greater than or equal to 0.*; got -1"),
         (SampleRequest, b'{"seeds": [1, "2-1"]}', "/seeds/1", "the smaller number first"),
+        (SampleRequest, b'{"count": 1, "classes": {"%s": -1}}' % (b"a" * 300), "/classes/" + "a" * 200, "at most 200"),
         (SampleRequest, b'{"seeds": {}}', "/seeds", "valid string, or: Input should be a valid list; got {}"),
         (SampleRequest, b'{"classes": {"a/b": 1, "c": 1.5}}', "/classes/c", "valid integer.*; got 1.5"),
         (SampleRequest, b'{"classes": [1, null]}', "/classes/1", "got null"),
         (SampleRequest, b'{"count": 0, "seed": -1}', "/seed", "got -1"),
         (InterpolateRequest, b'{"points": [1, {"seed": -1}]}', "/points/1/seed", "got -1"),
         (InterpolateRequest, b'{"from": {"class": 1}}', "/from", 'Field required; got {"class": 1}'),
-        (InterpolateRequest, b'{"to": {"seed": 1, "x": 2}}', "/to/x", "not permitted; got 2"),
+        (InterpolateRequest, b'{"to": {"seed": 1, "x": 2}}', "/to/x", "no such member; .* got 2"),
     ],
 )
 async def test_points_into_what_may_be_several_things(schema, body, pointer, message):

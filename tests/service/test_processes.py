@@ -397,7 +397,7 @@ def test_the_memory_of_a_trial_is_no_limit_of_later_batches(digits, make_engine)
 def test_processes_without_work_sleep(running):
     engine, _, _ = running
     deadline = time.monotonic() + 30
-    while {state(process.pid) for process in engine._running} != {"S"}:
+    while {state(process.pid) for process in list(engine._running)} != {"S"}:
         assert time.monotonic() < deadline, "they look for work without end"
         time.sleep(0.1)
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import tarfile
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -260,7 +261,7 @@ def test_a_sample_that_a_client_has_is_not_made_again(client):
     first = client.get(f"/samples/{id_}")
     made = client.get("/metrics").text.count("ganery_pictures_total")
     etag = first.headers["etag"]
-    for header in (etag, f"W/{etag}", f'"other", {etag}'):
+    for header in (etag, f"W/{etag}", f'"other", {etag}', "*"):
         again = client.get(f"/samples/{id_}", headers={"If-None-Match": header})
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["etag"] == etag
@@ -295,6 +296,43 @@ def test_an_interpolation_goes_from_sample_to_sample(client):
     points = {"model": "digits", "points": [1, {"seed": 2, "class": "two"}], "class": 0, "steps": 3, "format": "sheet"}
     sheet = client.post("/interpolate", json=points).content
     np.testing.assert_array_equal(pixels_of(sheet), contact_sheet(np.stack(frames)[..., None])[..., 0])
+
+
+def test_the_frames_of_a_zip_say_between_which_points_they_lie(client):
+    points = [{"seed": seed, "class": 0} for seed in (1, 2, 3)]
+    ask = {"model": "digits", "points": points, "steps": 2, "format": "zip"}
+    with zipfile.ZipFile(io.BytesIO(client.post("/interpolate", json=ask).content)) as container:
+        said = [json.loads(Image.open(container.open(name)).text["ganery"]) for name in container.namelist()]
+    ids = [client.post("/generate", json={"model": "digits", **point}).headers["x-sample-id"] for point in points]
+    expected = [(ids[:2], 0), (ids[:2], 1), (ids[1:], 0), (ids[1:], 1), (ids[1:], 2)]
+    assert [(each["interpolation"], each["step"]) for each in said] == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "what"),
+    [
+        ("POST", "/generate?seed=5", "send members in the JSON object of the body"),
+        ("POST", "/sample?count=5", "send members in the JSON object of the body"),
+        ("POST", "/verify?format=png", "the picture is all that is sent"),
+        ("GET", "/samples/g1.0.0.0.0?format=webp", "the header Accept"),
+    ],
+)
+def test_a_query_that_nobody_reads_is_told(client, method, path, what):
+    response = client.request(method, path, **({"json": {}} if method == "POST" else {}))
+    assert is_problem(response, 422)
+    assert what in response.json()["detail"]
+
+
+def test_an_accept_of_any_length_takes_no_time(client):
+    began = time.process_time()
+    for _ in range(20):
+        assert is_problem(client.post("/sample", json={"count": 1}, headers={"Accept": "b," * 30_000}), 406)
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(("path", "range_"), [("/", "bytes=999999-"), ("/docs", "bites=1"), ("/web/style.css", "x")])
+def test_pages_are_sent_whole_whatever_part_is_asked_for(client, path, range_):
+    assert client.get(path, headers={"Range": range_}).content == client.get(path).content
 
 
 @pytest.mark.parametrize(("accept", "kind"), [("*/*", "GIF"), ("image/webp", "WEBP")])

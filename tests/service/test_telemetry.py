@@ -77,6 +77,13 @@ def test_unless_told_otherwise_only_failures_get_a_line(caplog):
     assert record.status == 404
 
 
+def test_a_log_line_is_no_longer_than_it_need_be(client, caplog):
+    with caplog.at_level(logging.INFO, "service"):
+        client.get("/things/" + "<" * 10_000)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "service.telemetry"]
+    assert len(line) < 1000
+
+
 def test_a_log_line_cannot_be_forged(client, caplog):
     with caplog.at_level(logging.INFO, "service"):
         client.get("/things/1%0aGET admin 200")

@@ -71,7 +71,9 @@ def test_of_what_a_file_says_its_id_alone_is_believed(shared, sample):
     assert told["detail"].endswith("contradicts its id: seed, class")
 
 
-@pytest.mark.parametrize("ask", [("/sample", {"count": 2, "format": "sheet"}), ("/interpolate", {"from": 1, "to": 2})])
+@pytest.mark.parametrize(
+    "ask", [("/sample", {"count": 2}), ("/sample", {"count": 3000}), ("/interpolate", {"from": 1, "to": 2})]
+)
 def test_what_shows_several_samples_is_told_so(shared, ask):
     path, members = ask
     answer = shared.post(path, json={"model": "plain", **members}, headers={"Accept": "image/png"})
