@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -17,7 +18,10 @@ WEB = Path(__file__).parent / "web"
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
+FILE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",  # browsers keep it and ask again; without this they guess for how long they need not
 }
 
 
@@ -53,13 +57,18 @@ class WholeFiles(StaticFiles):
         forget_range(scope)
         await super().__call__(scope, receive, send)
 
+    def file_response(self, *args: Any, **settings: Any) -> Response:
+        response = super().file_response(*args, **settings)
+        response.headers.update(FILE_HEADERS)
+        return response
+
 
 def page(name: str) -> Handler:
     """A route for a page in `web/`."""
 
     async def send(request: Request) -> Response:
         forget_range(request.scope)
-        return FileResponse(WEB / name, headers=PAGE_HEADERS)
+        return FileResponse(WEB / name, headers={**PAGE_HEADERS, **FILE_HEADERS})
 
     return send
 

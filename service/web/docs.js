@@ -25,7 +25,7 @@ function typeOf(schema) {
     ["to", schema.maximum],
     ["below", schema.exclusiveMaximum],
   ].filter(([, bound]) => bound !== undefined);
-  return [schema.type ?? "any", ...bounds.flat()].join(" ");
+  return [schema.type ?? "any", ...bounds.flatMap(([word, bound]) => [word, Number.isInteger(bound) ? BigInt(bound) : bound])].join(" ");
 }
 
 function code(text) {
@@ -42,10 +42,14 @@ function curl(path, schema) {
 }
 
 function route(path, method, operation, schemas) {
-  const asked = operation.requestBody?.content["application/json"]?.schema;
+  const bodies = operation.requestBody?.content ?? {};
+  const asked = bodies["application/json"]?.schema;
   const parts = [];
   if (asked) {
     parts.push(element("h3", `Request: ${typeOf(asked)}`), curl(path, schemas[typeOf(asked)]));
+  } else if (Object.keys(bodies).length) {
+    const file = `curl -X POST ${location.origin}${path} \\\n  -H 'Content-Type: image/png' --data-binary @picture.png`;
+    parts.push(element("h3", `Request: ${Object.keys(bodies).join(", ")}`), element("pre", file));
   }
   parts.push(
     element("h3", "Parameters"),

@@ -20,12 +20,20 @@ function showControls() {
   $("class-field").hidden = !classes;
   $("class").replaceChildren(new Option("each in turn", EVERY_CLASS), ...(classes ?? []).map((name) => new Option(name)));
   $("truncation-field").hidden = !truncation;
+  $("truncation-value").value = $("truncation").value; // a browser that goes back keeps the one and not the other
   $("about").textContent = `version ${version}, ${output.width} x ${output.height} pixels, digest ${digest.slice(0, 16)}`;
 }
 
 function limit() {
   // The JSON number is 2**64 or 2**32; BigInt is exact for both.
   return BigInt(model().seeds);
+}
+
+function seedIsGood() {
+  const { value, validity } = $("seed");
+  $("seed").setCustomValidity("");
+  if (validity.valid && BigInt(value) >= limit()) $("seed").setCustomValidity(`at most ${limit() - 1n}`);
+  return $("controls").reportValidity();
 }
 
 function asks() {
@@ -42,11 +50,16 @@ function asks() {
 
 // Asks with the key, if there is one; a 401 shows the field for it. It is kept in that field and nowhere else.
 async function ask(path, { headers = {}, ...options } = {}) {
-  const key = $("key").value;
-  const response = await fetch(path, { ...options, headers: key ? { ...headers, Authorization: `Bearer ${key}` } : headers });
+  const key = $("key").value.trim();
+  if (/[^\x21-\x7e]/.test(key)) throw new Error("a key has printable ASCII characters and no spaces");
+  const asked = { ...options, headers: key ? { ...headers, Authorization: `Bearer ${key}` } : headers };
+  const response = await fetch(path, asked).catch((error) => {
+    throw error instanceof TypeError ? new Error("the service cannot be reached, or the file has changed since it was chosen: choose it again") : error;
+  });
   if (response.status === 401) $("key-field").hidden = false;
-  if (!response.ok) throw new Error((await response.json()).detail);
-  return response;
+  if (response.ok) return response;
+  const problem = await response.json().catch(() => ({})); // of a proxy in front, perhaps
+  throw new Error(problem.detail ?? `${response.status} ${response.statusText}, and no word from the service why`);
 }
 
 async function picture({ body }) {
@@ -65,16 +78,16 @@ function frame(ask) {
   const link = document.createElement("a");
   const image = new Image();
   const caption = document.createElement("figcaption");
-  image.alt = name === undefined ? `seed ${ask.seed}` : `${name}, seed ${ask.seed}`;
-  caption.textContent = name === undefined ? `${ask.seed}` : `${ask.seed} ${name}`;
+  const alt = name === undefined ? `seed ${ask.seed}` : `${name}, seed ${ask.seed}`;
+  caption.textContent = name === undefined ? `${ask.seed}` : `${name} ${ask.seed}`;
   link.append(image);
   figure.append(link, caption);
-  return { figure, link, image };
+  return { figure, link, image, alt };
 }
 
 async function generate() {
   if (!models.length) return start();
-  if (!$("controls").reportValidity()) return;
+  if (!seedIsGood()) return;
   const mine = ++round;
   $("message").textContent = "";
   const jobs = asks().map((ask) => ({ ask, ...frame(ask) }));
@@ -82,11 +95,11 @@ async function generate() {
   $("grid").replaceChildren(...jobs.map(({ figure }) => figure));
   const queue = jobs.values();
   const work = async () => {
-    for (const { ask, link, image } of queue) {
+    for (const { ask, link, image, alt } of queue) {
       if (mine !== round) return;
       const { url, id } = await picture(ask);
       if (mine !== round) return URL.revokeObjectURL(url);
-      image.src = link.href = url;
+      [image.src, image.alt, link.href] = [url, alt, url];
       link.download = `${id}.png`;
       link.title = `${id} (click to save)`;
     }
@@ -100,7 +113,7 @@ async function generate() {
 
 function move(distance) {
   if (!models.length) return start();
-  if (!$("controls").reportValidity()) return;
+  if (!seedIsGood()) return;
   $("seed").value = (BigInt($("seed").value || 0) + distance + limit()) % limit();
   generate();
 }
@@ -109,6 +122,10 @@ function shuffle() {
   $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
 }
 
+$("key-field").addEventListener("submit", (event) => {
+  event.preventDefault();
+  start();
+});
 $("controls").addEventListener("submit", (event) => {
   event.preventDefault();
   generate();
@@ -118,6 +135,7 @@ $("model").addEventListener("change", () => {
   generate();
 });
 $("class").addEventListener("change", generate);
+$("seed").addEventListener("input", () => $("seed").setCustomValidity(""));
 $("truncation").addEventListener("input", () => ($("truncation-value").value = $("truncation").value));
 $("truncation").addEventListener("change", generate);
 $("back").addEventListener("click", () => move(-COUNT));

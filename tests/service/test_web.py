@@ -14,7 +14,10 @@ def test_pages_may_only_load_from_here(serve, path):
         assert response.headers["content-type"] == "text/html; charset=utf-8"
         assert response.headers["content-security-policy"].startswith("default-src 'none'")
         for asset in re.findall(r'(?:src|href)="(/web/[^"]+)"', response.text):
-            assert client.get(asset).status_code == 200
+            answer = client.get(asset)
+            assert answer.status_code == 200
+            assert answer.headers["cache-control"] == response.headers["cache-control"] == "no-cache"
+            assert client.get(asset, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
 
 
 @pytest.mark.parametrize("file", sorted(WEB.iterdir()), ids=lambda file: file.name)
@@ -29,9 +32,8 @@ def test_the_policy_has_nothing_to_forbid(name):
 
 
 def test_the_playground_asks_for_a_key_and_keeps_it_nowhere():
-    assert re.search(
-        r'<label id="key-field" hidden>Key <input id="key" type="password"', (WEB / "index.html").read_text()
-    )
+    page = (WEB / "index.html").read_text()
+    assert re.search(r'<form id="key-field" hidden><label>Key <input id="key" type="password"', page)
     assert not re.search(r"storage|cookie|indexedDB", (WEB / "playground.js").read_text(), re.IGNORECASE)
 
 
