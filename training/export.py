@@ -206,14 +206,26 @@ def _written_aside(target: Path) -> Iterator[Path]:
         folder, old = Path(scratch) / "new", Path(scratch) / "old"
         folder.mkdir()
         yield folder
-        if target.exists():
-            target.rename(old)
+        for path in (*folder.iterdir(), folder):
+            _to_disk(path)  # or a power cut leaves a bundle of empty files where a whole one stood
         try:
+            if target.exists():
+                target.rename(old)
             folder.rename(target)
-        except OSError:
-            if old.exists():
+        except BaseException:  # an interrupt too: the scratch directory is deleted with `old` in it
+            if old.exists() and not target.exists():
                 old.rename(target)
             raise
+        _to_disk(target.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until what a file holds, or which files a folder holds, survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _versions() -> dict[str, str]:

@@ -1,5 +1,7 @@
 import hashlib
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -118,6 +120,31 @@ def test_a_bundle_that_disagrees_with_torch_is_not_written(recipe, method, tmp_p
         write(recipe, method, tmp_path / "tiny")
     assert (tmp_path / "tiny" / MANIFEST_FILE).read_text() == "an older bundle"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_an_interrupt_between_the_old_bundle_and_the_new_leaves_the_old_one(recipe, method, tmp_path, monkeypatch):
+    write(recipe, method, tmp_path / "tiny")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}
+    rename = Path.rename
+
+    def interrupted(self, target):
+        if self.name == "new":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(recipe, method, tmp_path / "tiny")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_bundle_is_on_the_disk_before_it_takes_its_place(recipe, method, tmp_path, monkeypatch):
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    write(recipe, method, tmp_path / "tiny")
+    bundle = tmp_path / "tiny"
+    assert {path.stat().st_ino for path in (*bundle.iterdir(), bundle, tmp_path)} <= synced
 
 
 @pytest.mark.parametrize(
