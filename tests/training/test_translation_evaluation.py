@@ -11,16 +11,9 @@ from service.manifest import Latent
 from training.compare import BEGIN, END, compare
 from training.evaluation import EvaluationError, Subject, table
 from training.evaluation import translation as translation_module
-from training.evaluation.perceptual import PerceptualJudge, perceptual_judge
+from training.evaluation.perceptual import PerceptualJudge
 from training.evaluation.translation import IDENTITY, STRIP_FILE, Translation, held_out, likeness, mean_l1, strips
 from training.recipe import Recipe
-
-
-@pytest.fixture(scope="session")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> PerceptualJudge:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANERY_CACHE", str(tmp_path_factory.mktemp("judge")))
-        return perceptual_judge()
 
 
 @pytest.fixture(autouse=True)
