@@ -20,7 +20,7 @@ from training.evaluation.base import AbstractEvaluation, EvaluationError, Report
 from training.evaluation.perceptual import PerceptualJudge, perceptual_judge
 from training.graph import Sampler
 from training.judge import JUDGE_FILE, Judge, as_pixels, judge_of, train_classifier
-from training.metrics import FEATURE_METRICS, LOWER_IS_BETTER, Features
+from training.metrics import FEATURE_METRICS, LEAST, LOWER_IS_BETTER, Features
 
 Sample = Callable[[NDArray[np.uint64], NDArray[np.int64]], NDArray[np.uint8]]
 """(seeds [N], labels [N]) -> pixels [N, H, W, C]."""
@@ -61,6 +61,7 @@ class Generation(AbstractEvaluation):
         train, test = subject.recipe.data.load("train"), subject.recipe.data.load("test")
         if not isinstance(train, Pictures) or not isinstance(test, Pictures):
             raise DatasetError(f"generators that sample are measured by pictures, and the data are {train}")
+        expect_enough(train, test, self.judged)
         assert subject.latent is not None
         sample = Sampler(subject.run, subject.latent)
         if len(train.classes) < 2:  # a classifier would learn nothing, and be right of noise too
@@ -68,6 +69,25 @@ class Generation(AbstractEvaluation):
         kept = None if subject.folder is None else subject.folder / JUDGE_FILE
         judge = Judge(kept) if kept is not None and kept.exists() else judge_of(train)
         return Report(evaluate(sample, train, test, judge, self), files={JUDGE_FILE: judge.path})
+
+
+def expect_enough(train: Pictures, test: Pictures, judged: int) -> None:
+    """
+    Raises:
+        EvaluationError: if a set that is to be compared has no neighbourhoods.
+    """
+    if len(test) < 2 * LEAST:
+        raise EvaluationError(
+            f"{len(test)} pictures are held out of {len(train) + len(test)}, and each half of them needs {LEAST}; "
+            f"raise held_out in the recipe's [data] or add pictures, until {2 * LEAST} are held out, and train again"
+        )
+    if len(train) < LEAST:
+        raise EvaluationError(
+            f"{len(train)} pictures are left to train on of {len(train) + len(test)}, and {LEAST} are needed; "
+            "lower held_out in the recipe's [data] or add pictures, and train again"
+        )
+    if judged < LEAST:
+        raise EvaluationError(f"--judged is {judged}; {LEAST} samples are needed, and thousands to mean anything")
 
 
 @dataclass(frozen=True)
