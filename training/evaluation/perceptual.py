@@ -92,8 +92,8 @@ class PerceptualJudge:
 
     def distances(self, pixels: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float64]:
         """[N], of pixels [N, H, W, C] from as many others."""
-        difference = self.features(pixels) - self.features(others)
-        return np.einsum("nd,nd->n", difference, difference, dtype=np.float64)
+        differences = (a - b for a, b in zip(self._batches(pixels), self._batches(others), strict=True))
+        return np.concatenate([np.einsum("nd,nd->n", batch, batch, dtype=np.float64) for batch in differences])
 
     def nearest(
         self, pixels: NDArray[np.uint8], others: NDArray[np.uint8]
