@@ -14,12 +14,21 @@ from torch import nn
 from service.errors import NonFiniteOutput
 from service.golden import check_golden
 from service.graph_check import check_graph
-from service.manifest import GENERATOR_FILE, GOLDEN_FILE, MANIFEST_FILE, Manifest, Metric, Training, file_sha256
+from service.manifest import (
+    GENERATOR_FILE,
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    Manifest,
+    Metric,
+    Picture,
+    Training,
+    file_sha256,
+)
 from training import export as export_module
 from training.__main__ import build
 from training.datasets import Pictures
-from training.export import Parity, export
-from training.graph import Sampler, open_graph
+from training.export import Parity, check_parity, export
+from training.graph import Graph, Sampler, open_graph
 from training.layers import as_bytes, is_finite
 from training.onnx_file import ExportError, write_onnx
 from training.recipe import parse_recipe
@@ -115,7 +124,7 @@ def test_exporting_twice_gives_the_same_bytes(recipe, method, tmp_path):
 def test_a_bundle_that_disagrees_with_torch_is_not_written(recipe, method, tmp_path, monkeypatch):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / MANIFEST_FILE).write_text("an older bundle")
-    monkeypatch.setattr(export_module, "check_parity", lambda *_: [Parity(2, levels=9, share=0.5)])
+    monkeypatch.setattr(export_module, "check_parity", lambda *_: [Parity(2, levels=9, differing=50, values=100)])
     with pytest.raises(ExportError, match="at most 9 level"):
         write(recipe, method, tmp_path / "tiny")
     assert (tmp_path / "tiny" / MANIFEST_FILE).read_text() == "an older bundle"
@@ -148,10 +157,50 @@ def test_a_bundle_is_on_the_disk_before_it_takes_its_place(recipe, method, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("levels", "share", "holds"), [(0, 0.0, True), (1, 0.001, True), (1, 0.0011, False), (2, 0.0001, False)]
+    ("levels", "differing", "values", "holds"),
+    [
+        (0, 0, 10_000, True),
+        (1, 10, 10_000, True),
+        (1, 11, 10_000, False),
+        (2, 1, 10_000, False),
+        (1, 1, 32, True),  # the smallest pictures that a translator is tried on
+        (1, 2, 32, False),
+        (2, 1, 32, False),
+    ],
 )
-def test_parity_is_one_level_on_a_thousandth(levels, share, holds):
-    assert Parity(2, levels, share).holds is holds
+def test_parity_is_one_level_on_a_thousandth_or_on_one_value(levels, differing, values, holds):
+    assert Parity(2, levels, differing, values).holds is holds
+
+
+@pytest.mark.parametrize(("ties", "holds"), [(1, True), (2, False)])
+def test_one_value_of_a_small_picture_may_be_on_the_verge_of_two_levels(tmp_path, monkeypatch, ties, holds):
+    images = torch.full((2, 4, 4, 1), 100, dtype=torch.uint8)
+    graph = Graph(
+        task="translate",
+        module=Handed(),
+        inputs=lambda n: {"image": images.repeat(n, 1, 1, 1)[:n]},
+        output=Picture(height=4, width=4, channels=1),
+        sheet=lambda run: np.zeros((1, 1, 4, 4, 1), np.uint8),
+        golden=lambda run: ((), {}),
+        other_inputs=({"image": images},),
+    )
+
+    def rounded_otherwise(inputs):
+        pixels = inputs["image"].copy()
+        if len(pixels) == len(images):  # the other size is tried with all its rows
+            pixels.flat[:ties] += 1
+        return pixels
+
+    monkeypatch.setattr(export_module, "open_graph", lambda path: rounded_otherwise)
+    *_, one_row, all_rows = check_parity(graph, tmp_path)
+    assert one_row.holds
+    assert all_rows.holds is holds
+    assert (all_rows.differing, all_rows.values) == (ties, 32)
+
+
+class Handed(nn.Module):
+    def forward(self, image):
+        return image, torch.ones(len(image), dtype=torch.bool)
 
 
 class Noisy(nn.Module):
