@@ -2,6 +2,7 @@
 
 import os
 import platform
+import reprlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -120,11 +121,11 @@ def export(
         The parity of every batch size and size of pictures, all of which hold.
 
     Raises:
-        ExportError: if torch and ONNX Runtime disagree, or the bundle there is another recipe's; nothing is written
-            then.
+        ExportError: if torch and ONNX Runtime disagree, no manifest can say what this is, or the bundle there is
+            another recipe's; nothing is written then.
     """
     _expect_same_recipe(target, recipe, direction)
-    graph = method.graph(direction)
+    graph = graph_of(method, direction)
     with _written_aside(target) as folder:
         write_onnx(graph.module, graph.inputs(2), OUTPUTS, folder / GENERATOR_FILE, free_axes=graph.free_axes)
         parity = check_parity(graph, folder / GENERATOR_FILE)
@@ -135,24 +136,25 @@ def export(
             )
         for file in extra_files:
             shutil.copyfile(file, folder / file.name)
-        manifest = Manifest(
-            name=target.name,
-            version=bundle_version,
-            task=graph.task,
-            sha256={GENERATOR_FILE: file_sha256(folder / GENERATOR_FILE)},
-            latent=graph.latent,
-            classes=graph.classes,
-            input=graph.input,
-            output=graph.output,
-            recipe=recipe.resolved(),
-            direction=direction,
-            data=(recipe.data.card(size=images),),
-            licence=recipe.licence,
-            training=training,
-            limitations=recipe.limitations,
-            metrics=metrics,
-            created_with=_versions(),
-        )
+        with _said_in_a_manifest():
+            manifest = Manifest(
+                name=target.name,
+                version=bundle_version,
+                task=graph.task,
+                sha256={GENERATOR_FILE: file_sha256(folder / GENERATOR_FILE)},
+                latent=graph.latent,
+                classes=graph.classes,
+                input=graph.input,
+                output=graph.output,
+                recipe=recipe.resolved(),
+                direction=direction,
+                data=(recipe.data.card(size=images),),
+                licence=recipe.licence,
+                training=training,
+                limitations=recipe.limitations,
+                metrics=metrics,
+                created_with=_versions(),
+            )
         run = open_graph(folder / GENERATOR_FILE)
         samples.save(samples.sheet(graph.sheet(run)), folder / SAMPLES_FILE)
         golden, golden_arrays = graph.golden(run)
@@ -170,6 +172,30 @@ def export(
             folder,
         )
     return parity
+
+
+def graph_of(method: AbstractMethod, direction: str | None) -> Graph:
+    """The method's graph.
+
+    Raises:
+        ExportError: if no manifest can describe it.
+    """
+    with _said_in_a_manifest():
+        return method.graph(direction)
+
+
+@contextmanager
+def _said_in_a_manifest() -> Iterator[None]:
+    """
+    Raises:
+        ExportError: for what breaks the manifest's schema within the block, naming the first thing that does.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join((error.title, *map(str, first["loc"])))
+        raise ExportError(f"no manifest can hold {reprlib.repr(first['input'])} as {where}: {first['msg']}") from error
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

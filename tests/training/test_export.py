@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def write(recipe, method, target, **settings):
         recipe,
         method,
         target,
-        bundle_version="1",
+        bundle_version=settings.pop("bundle_version", "1"),
         images=96,
         training=TRAINED,
         metrics=settings.pop("metrics", {}),
@@ -261,6 +262,30 @@ def test_an_unconditional_generator_has_no_input_y(tables, tmp_path):
 def test_a_name_that_no_bundle_may_have_is_refused_first(recipe, method, tmp_path, name):
     with pytest.raises(ExportError, match="is no name for a bundle"):
         write(recipe, method, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("version", "complaint"), [("", "'' as Manifest.version: String"), ("1" * 65, "at most 64 characters")]
+)
+def test_a_version_that_no_manifest_may_have_is_refused(recipe, method, tmp_path, version, complaint):
+    with pytest.raises(ExportError, match=re.escape(complaint)):
+        write(recipe, method, tmp_path / "models" / "tiny", bundle_version=version)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_class_that_no_manifest_may_name_is_refused(recipe, tmp_path):
+    data = recipe.data.load("train")
+    named = build(recipe, Pictures(data.pixels, data.labels, ("above", "x" * 201)))
+    with pytest.raises(ExportError, match=r"'x.*\.\.\..*x' as Manifest\.classes\.1: String should have at most 200"):
+        write(recipe, named, tmp_path / "tiny")
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_a_latent_that_no_manifest_may_have_is_refused(tables, tmp_path):
+    tables["generator"]["z_dim"] = 65537
+    recipe = parse_recipe(tables, "the recipe")
+    with pytest.raises(ExportError, match=r"65537 as Latent\.z_dim: .* less than or equal to 65536"):
+        write(recipe, build(recipe, recipe.data.load("train")), tmp_path / "tiny")
 
 
 def test_a_bundle_of_another_recipe_is_left_alone(recipe, method, tmp_path):
