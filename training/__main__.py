@@ -26,7 +26,7 @@ from training.datasets import DATASETS, Data, DatasetError
 from training.distances import DISTANCES
 from training.evaluation import EVALUATIONS, EvaluationError, Subject, table
 from training.evaluation.translation import expect_way_back
-from training.export import export
+from training.export import export, graph_of
 from training.graph import OUTPUTS, open_graph
 from training.methods import METHODS, AbstractMethod
 from training.objectives import OBJECTIVES
@@ -183,7 +183,7 @@ def _open(path: Path, direction: str | None, scratch: Path) -> tuple[Subject, in
         direction = None
     graphs = {}
     for way in _directions(path, method, direction):
-        description = method.graph(way)
+        description = graph_of(method, way)
         file = scratch / f"{len(list(scratch.iterdir()))}.onnx"
         write_onnx(description.module, description.inputs(2), OUTPUTS, file, free_axes=description.free_axes)
         graphs[way] = (description, open_graph(file))

@@ -16,6 +16,8 @@ from torchmetrics.image.kid import KernelInceptionDistance
 Features = NDArray[np.float32]
 
 NEAREST_K = 5
+LEAST = NEAREST_K + 2
+"""Features in a set: fewer have no neighbourhoods, as a point counts among its own neighbours and prdc looks one on."""
 KERNEL_SUBSETS = 100
 KERNEL_SUBSET_SIZE = 1000
 

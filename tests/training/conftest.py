@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training.evaluation.perceptual import PerceptualJudge, perceptual_judge
 from training.recipe import Recipe, parse_recipe
 
 TINY: dict[str, Any] = {
@@ -55,6 +56,14 @@ UNPAIRED: dict[str, Any] = {
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("GANERY_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> PerceptualJudge:
+    """The judge of likeness, which takes seconds to make."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANERY_CACHE", str(tmp_path_factory.mktemp("judge")))
+        return perceptual_judge()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,8 @@
 import hashlib
 import json
+import os
+import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,12 +15,21 @@ from torch import nn
 from service.errors import NonFiniteOutput
 from service.golden import check_golden
 from service.graph_check import check_graph
-from service.manifest import GENERATOR_FILE, GOLDEN_FILE, MANIFEST_FILE, Manifest, Metric, Training, file_sha256
+from service.manifest import (
+    GENERATOR_FILE,
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    Manifest,
+    Metric,
+    Picture,
+    Training,
+    file_sha256,
+)
 from training import export as export_module
 from training.__main__ import build
 from training.datasets import Pictures
-from training.export import Parity, export
-from training.graph import Sampler, open_graph
+from training.export import Parity, check_parity, export
+from training.graph import Graph, Sampler, open_graph
 from training.layers import as_bytes, is_finite
 from training.onnx_file import ExportError, write_onnx
 from training.recipe import parse_recipe
@@ -35,7 +47,7 @@ def write(recipe, method, target, **settings):
         recipe,
         method,
         target,
-        bundle_version="1",
+        bundle_version=settings.pop("bundle_version", "1"),
         images=96,
         training=TRAINED,
         metrics=settings.pop("metrics", {}),
@@ -113,18 +125,83 @@ def test_exporting_twice_gives_the_same_bytes(recipe, method, tmp_path):
 def test_a_bundle_that_disagrees_with_torch_is_not_written(recipe, method, tmp_path, monkeypatch):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / MANIFEST_FILE).write_text("an older bundle")
-    monkeypatch.setattr(export_module, "check_parity", lambda *_: [Parity(2, levels=9, share=0.5)])
+    monkeypatch.setattr(export_module, "check_parity", lambda *_: [Parity(2, levels=9, differing=50, values=100)])
     with pytest.raises(ExportError, match="at most 9 level"):
         write(recipe, method, tmp_path / "tiny")
     assert (tmp_path / "tiny" / MANIFEST_FILE).read_text() == "an older bundle"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_an_interrupt_between_the_old_bundle_and_the_new_leaves_the_old_one(recipe, method, tmp_path, monkeypatch):
+    write(recipe, method, tmp_path / "tiny")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}
+    rename = Path.rename
+
+    def interrupted(self, target):
+        if self.name == "new":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(recipe, method, tmp_path / "tiny")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_bundle_is_on_the_disk_before_it_takes_its_place(recipe, method, tmp_path, monkeypatch):
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    write(recipe, method, tmp_path / "tiny")
+    bundle = tmp_path / "tiny"
+    assert {path.stat().st_ino for path in (*bundle.iterdir(), bundle, tmp_path)} <= synced
+
+
 @pytest.mark.parametrize(
-    ("levels", "share", "holds"), [(0, 0.0, True), (1, 0.001, True), (1, 0.0011, False), (2, 0.0001, False)]
+    ("levels", "differing", "values", "holds"),
+    [
+        (0, 0, 10_000, True),
+        (1, 10, 10_000, True),
+        (1, 11, 10_000, False),
+        (2, 1, 10_000, False),
+        (1, 1, 32, True),  # the smallest pictures that a translator is tried on
+        (1, 2, 32, False),
+        (2, 1, 32, False),
+    ],
 )
-def test_parity_is_one_level_on_a_thousandth(levels, share, holds):
-    assert Parity(2, levels, share).holds is holds
+def test_parity_is_one_level_on_a_thousandth_or_on_one_value(levels, differing, values, holds):
+    assert Parity(2, levels, differing, values).holds is holds
+
+
+@pytest.mark.parametrize(("ties", "holds"), [(1, True), (2, False)])
+def test_one_value_of_a_small_picture_may_be_on_the_verge_of_two_levels(tmp_path, monkeypatch, ties, holds):
+    images = torch.full((2, 4, 4, 1), 100, dtype=torch.uint8)
+    graph = Graph(
+        task="translate",
+        module=Handed(),
+        inputs=lambda n: {"image": images.repeat(n, 1, 1, 1)[:n]},
+        output=Picture(height=4, width=4, channels=1),
+        sheet=lambda run: np.zeros((1, 1, 4, 4, 1), np.uint8),
+        golden=lambda run: ((), {}),
+        other_inputs=({"image": images},),
+    )
+
+    def rounded_otherwise(inputs):
+        pixels = inputs["image"].copy()
+        if len(pixels) == len(images):  # the other size is tried with all its rows
+            pixels.flat[:ties] += 1
+        return pixels
+
+    monkeypatch.setattr(export_module, "open_graph", lambda path: rounded_otherwise)
+    *_, one_row, all_rows = check_parity(graph, tmp_path)
+    assert one_row.holds
+    assert all_rows.holds is holds
+    assert (all_rows.differing, all_rows.values) == (ties, 32)
+
+
+class Handed(nn.Module):
+    def forward(self, image):
+        return image, torch.ones(len(image), dtype=torch.bool)
 
 
 class Noisy(nn.Module):
@@ -185,6 +262,30 @@ def test_an_unconditional_generator_has_no_input_y(tables, tmp_path):
 def test_a_name_that_no_bundle_may_have_is_refused_first(recipe, method, tmp_path, name):
     with pytest.raises(ExportError, match="is no name for a bundle"):
         write(recipe, method, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("version", "complaint"), [("", "'' as Manifest.version: String"), ("1" * 65, "at most 64 characters")]
+)
+def test_a_version_that_no_manifest_may_have_is_refused(recipe, method, tmp_path, version, complaint):
+    with pytest.raises(ExportError, match=re.escape(complaint)):
+        write(recipe, method, tmp_path / "models" / "tiny", bundle_version=version)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_class_that_no_manifest_may_name_is_refused(recipe, tmp_path):
+    data = recipe.data.load("train")
+    named = build(recipe, Pictures(data.pixels, data.labels, ("above", "x" * 201)))
+    with pytest.raises(ExportError, match=r"'x.*\.\.\..*x' as Manifest\.classes\.1: String should have at most 200"):
+        write(recipe, named, tmp_path / "tiny")
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_a_latent_that_no_manifest_may_have_is_refused(tables, tmp_path):
+    tables["generator"]["z_dim"] = 65537
+    recipe = parse_recipe(tables, "the recipe")
+    with pytest.raises(ExportError, match=r"65537 as Latent\.z_dim: .* less than or equal to 65536"):
+        write(recipe, build(recipe, recipe.data.load("train")), tmp_path / "tiny")
 
 
 def test_a_bundle_of_another_recipe_is_left_alone(recipe, method, tmp_path):

@@ -1,11 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from service.manifest import Latent
 from training import judge as judge_module
 from training.datasets import Pictures
-from training.evaluation import table
-from training.evaluation.generation import FIRST_SEED_TO_JUDGE, FIRST_SEED_TO_LEARN_FROM, Generation, evaluate
+from training.evaluation import EvaluationError, Subject, table
+from training.evaluation import generation as generation_module
+from training.evaluation.generation import (
+    FIRST_SEED_TO_JUDGE,
+    FIRST_SEED_TO_LEARN_FROM,
+    Generation,
+    evaluate,
+    evaluate_without_classes,
+)
 from training.judge import Judge, as_pixels, judge_of, train_classifier
 from training.recipe import Recipe
 
@@ -67,6 +77,73 @@ def test_no_sample_is_used_for_two_numbers_and_none_is_real(recipe, splits):
     assert len(set(seen)) == len(seen) == 70
     assert min(seen) == FIRST_SEED_TO_JUDGE
     assert FIRST_SEED_TO_LEARN_FROM in seen
+
+
+def some(pictures: Pictures, count: int) -> Pictures:
+    return replace(pictures, pixels=pictures.pixels[:count], labels=pictures.labels[:count])
+
+
+def unlabelled(pictures: Pictures, classes: tuple[str, ...]) -> Pictures:
+    return Pictures(pictures.pixels, torch.zeros_like(pictures.labels), classes)
+
+
+def of_data(recipe: Recipe, splits: tuple[Pictures, Pictures], monkeypatch) -> Subject:
+    """A generator of noise that learnt from these splits."""
+    monkeypatch.setattr(type(recipe.data), "load", lambda self, split: splits[split == "test"])
+    noise = deaf(splits[0])
+
+    def run(inputs):
+        return noise(np.arange(len(inputs["z"])), inputs["y"])
+
+    return Subject("mine", "generate", recipe, run, Latent(z_dim=2))
+
+
+@pytest.mark.parametrize("classes", [(), ("all",)])
+def test_without_classes_to_tell_apart_the_judge_of_likeness_is_asked_and_no_class(
+    recipe, splits, judge, monkeypatch, classes
+):
+    monkeypatch.setattr(generation_module, "perceptual_judge", lambda: judge)
+    monkeypatch.setattr(generation_module, "judge_of", None)  # would learn nothing, and be right of anything
+    splits = tuple(unlabelled(pictures, classes) for pictures in splits)
+    report = Generation(judged=60).measure(of_data(recipe, splits, monkeypatch), [])
+    names = "fd", "kd", "precision", "recall", "density", "coverage"
+    assert list(report.metrics) == [f"{name}[judge@{judge.hash}]" for name in names]
+    assert not report.files
+    train, test = splits
+    good = evaluate_without_classes(copier(train), train, test, judge, Generation(judged=60))
+    for name in names:
+        ours, noise = (metrics[f"{name}[judge@{judge.hash}]"] for metrics in (good, report.metrics))
+        assert (ours.value < noise.value) == (ours.better == "lower")
+        assert noise.floor.keys() == {"train_against_test", "half_against_half"}
+        assert ours.judge == judge.hash
+
+
+def test_content_is_the_mean_of_the_last_block_over_its_places(judge):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    content, last = judge.content(pixels), judge.features(pixels)[:, -320 * 16 :].reshape(3, 320, 16)
+    # The five blocks share a length of 1, so that the squares of one sum to 1/5.
+    np.testing.assert_allclose((last**2).sum((1, 2)), 1 / 5, rtol=1e-4)
+    np.testing.assert_allclose(content, last.mean(2) * (320 * 16 * 5) ** 0.5, rtol=1e-4, atol=1e-6)
+
+
+def test_too_few_pictures_or_samples_are_refused_before_a_judge_is_trained(recipe, splits, monkeypatch):
+    monkeypatch.setattr(generation_module, "judge_of", None)
+    train, test = splits
+    few = of_data(recipe, (train, some(test, 13)), monkeypatch)
+    with pytest.raises(EvaluationError, match=rf"13 pictures are held out of {len(train) + 13}, .* until 14 are held"):
+        Generation(judged=60).measure(few, [])
+    few = of_data(recipe, (some(train, 6), test), monkeypatch)
+    with pytest.raises(EvaluationError, match=r"6 pictures are left to train on .* lower held_out"):
+        Generation(judged=60).measure(few, [])
+    with pytest.raises(EvaluationError, match="--judged is 6; 7 samples are needed"):
+        Generation(judged=6).measure(of_data(recipe, splits, monkeypatch), [])
+
+
+def test_the_fewest_pictures_and_samples_that_are_taken_can_be_measured(recipe, splits, monkeypatch):
+    train, test = splits
+    fewest = of_data(recipe, (some(train, 7), some(test, 14)), monkeypatch)
+    report = Generation(judged=7, learnt_from=2).measure(fewest, [])
+    assert np.isfinite([metric.value for metric in report.metrics.values()]).all()
 
 
 def test_the_judge_is_trained_once_and_is_the_same_the_next_time(recipe, splits):

@@ -5,22 +5,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from service.manifest import Latent
 from training.compare import BEGIN, END, compare
 from training.evaluation import EvaluationError, Subject, table
 from training.evaluation import translation as translation_module
-from training.evaluation.perceptual import PerceptualJudge, perceptual_judge
-from training.evaluation.translation import IDENTITY, STRIP_FILE, Translation, held_out, likeness, mean_l1, strips
+from training.evaluation.perceptual import PerceptualJudge
+from training.evaluation.translation import (
+    BATCH,
+    IDENTITY,
+    STRIP_FILE,
+    Translation,
+    held_out,
+    likeness,
+    mean_l1,
+    mean_ssim,
+    strips,
+)
 from training.recipe import Recipe
-
-
-@pytest.fixture(scope="session")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> PerceptualJudge:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANERY_CACHE", str(tmp_path_factory.mktemp("judge")))
-        return perceptual_judge()
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +125,20 @@ def test_pictures_without_a_truth_are_refused(recipe):
         Translation().measure(subject(recipe, nothing), [])
 
 
+def test_pictures_too_small_for_ssim_are_refused(two_recipes):
+    small = two_recipes.model_copy(update={"data": replace(two_recipes.data, size=4)})
+    with pytest.raises(EvaluationError, match="mine translates pictures of 4 x 4 pixels; SSIM needs 6 x 6"):
+        Translation().measure(subject(small, nothing), [])
+
+
+def test_the_judge_of_likeness_measures_pictures_batch_by_batch(judge):
+    pixels, others = np.random.default_rng(0).integers(0, 256, (2, 51, 8, 8, 1), np.uint8)
+    apart = np.concatenate([judge.distances(pixels[:50], others[:50]), judge.distances(pixels[50:], others[50:])])
+    np.testing.assert_array_equal(judge.distances(pixels, others), apart)
+    difference = judge.features(pixels) - judge.features(others)
+    np.testing.assert_allclose(apart, (difference**2).sum(1), rtol=1e-4)
+
+
 def test_the_judge_of_likeness_orders_what_people_would_order(judge):
     rng = np.random.default_rng(0)
     pixels = np.full((2, 64, 64, 3), 255, np.uint8)
@@ -137,6 +156,23 @@ def test_grey_is_compared_with_colour_as_a_picture_of_greys(judge):
     assert likeness(grey, np.repeat(grey, 3, 3), judge).l1 == 0
     assert mean_l1(grey, grey + 51) == pytest.approx(0.2)
     assert strips([grey, np.repeat(grey, 3, 3)]).shape[-1] == 3
+
+
+@pytest.mark.parametrize("n", [1, BATCH, 2 * BATCH + 3])
+def test_ssim_in_batches_is_that_of_all_pictures_at_once(n, monkeypatch):
+    pixels, others = np.random.default_rng(0).integers(0, 256, (2, n, 8, 8, 3), np.uint8)
+    shown = []
+
+    def counted(ours, theirs, **settings):
+        shown.append(len(ours))
+        return structural_similarity_index_measure(ours, theirs, **settings)
+
+    monkeypatch.setattr(translation_module, "structural_similarity_index_measure", counted)
+    ours, theirs = (torch.from_numpy(p).permute(0, 3, 1, 2).float() / 255 for p in (pixels, others))
+    expected = float(structural_similarity_index_measure(ours, theirs, data_range=1.0))
+    assert mean_ssim(pixels, others) == pytest.approx(expected, abs=1e-6)
+    assert max(shown) <= BATCH
+    assert sum(shown) == n
 
 
 def test_a_page_gets_its_tables_between_the_marks_and_keeps_its_words(two_recipes, judge, tmp_path):

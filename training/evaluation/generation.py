@@ -1,7 +1,8 @@
 """Sampling: what is measured of a generator z, y -> picture, on which samples, beside which floor and ceiling.
 
-Everything is measured against the held-out split, by a judge that has seen only the training split. The floor is the
-same number for real pictures, the ceiling for pictures of pure noise; without both, no number means anything.
+Everything is measured against the held-out split, by a judge that has not seen it: a classifier of the training split,
+or, where there are no classes to tell apart, the judge of likeness. The floor is the same number for real pictures, the
+ceiling for pictures of pure noise; without both, no number means anything.
 """
 
 import argparse
@@ -16,9 +17,10 @@ from tqdm import tqdm
 from service.manifest import Metric
 from training.datasets import DatasetError, Pictures
 from training.evaluation.base import AbstractEvaluation, EvaluationError, Report, Subject, count
+from training.evaluation.perceptual import PerceptualJudge, perceptual_judge
 from training.graph import Sampler
-from training.judge import JUDGE_FILE, Judge, Opinion, as_pixels, judge_of, train_classifier
-from training.metrics import FEATURE_METRICS, LOWER_IS_BETTER
+from training.judge import JUDGE_FILE, Judge, as_pixels, judge_of, train_classifier
+from training.metrics import FEATURE_METRICS, LEAST, LOWER_IS_BETTER, Features
 
 Sample = Callable[[NDArray[np.uint64], NDArray[np.int64]], NDArray[np.uint8]]
 """(seeds [N], labels [N]) -> pixels [N, H, W, C]."""
@@ -57,27 +59,91 @@ class Generation(AbstractEvaluation):
         if others:
             raise EvaluationError("generators that sample are measured one by one; leave --against out")
         train, test = subject.recipe.data.load("train"), subject.recipe.data.load("test")
-        if not isinstance(train, Pictures) or not isinstance(test, Pictures) or not train.classes:
-            raise DatasetError(f"the judge is a classifier of pictures in classes, and the data are {train}")
+        if not isinstance(train, Pictures) or not isinstance(test, Pictures):
+            raise DatasetError(f"generators that sample are measured by pictures, and the data are {train}")
+        expect_enough(train, test, self.judged)
+        assert subject.latent is not None
+        sample = Sampler(subject.run, subject.latent)
+        if len(train.classes) < 2:  # a classifier would learn nothing, and be right of noise too
+            return Report(evaluate_without_classes(sample, train, test, perceptual_judge(), self))
         kept = None if subject.folder is None else subject.folder / JUDGE_FILE
         judge = Judge(kept) if kept is not None and kept.exists() else judge_of(train)
-        assert subject.latent is not None
-        metrics = evaluate(Sampler(subject.run, subject.latent), train, test, judge, self)
-        return Report(metrics, files={JUDGE_FILE: judge.path})
+        return Report(evaluate(sample, train, test, judge, self), files={JUDGE_FILE: judge.path})
+
+
+def expect_enough(train: Pictures, test: Pictures, judged: int) -> None:
+    """
+    Raises:
+        EvaluationError: if a set that is to be compared has no neighbourhoods.
+    """
+    if len(test) < 2 * LEAST:
+        raise EvaluationError(
+            f"{len(test)} pictures are held out of {len(train) + len(test)}, and each half of them needs {LEAST}; "
+            f"raise held_out in the recipe's [data] or add pictures, until {2 * LEAST} are held out, and train again"
+        )
+    if len(train) < LEAST:
+        raise EvaluationError(
+            f"{len(train)} pictures are left to train on of {len(train) + len(test)}, and {LEAST} are needed; "
+            "lower held_out in the recipe's [data] or add pictures, and train again"
+        )
+    if judged < LEAST:
+        raise EvaluationError(f"--judged is {judged}; {LEAST} samples are needed, and thousands to mean anything")
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """Pixels [N, H, W, C] of what is compared."""
+
+    real: NDArray[np.uint8]
+    """All held-out pictures."""
+    fake: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    """That the fake ones were asked for."""
+    noise: NDArray[np.uint8]
+    """As many as real ones."""
+    shown: NDArray[np.uint8]
+    """Training pictures, as many as fake ones: neighbourhoods depend on how many points there are."""
+
+
+def _sets(sample: Sample, train: Pictures, test: Pictures, judged: int) -> _Sets:
+    labels = test.labels.numpy()[_some(test, judged)]
+    fake = draw(sample, labels, FIRST_SEED_TO_JUDGE, "samples for the judge")
+    noise = np.random.default_rng(0).integers(0, 256, (len(test), *fake.shape[1:]), np.uint8)
+    return _Sets(as_pixels(test), fake, labels, noise, as_pixels(train)[_some(train, min(judged, len(train)))])
 
 
 def evaluate(sample: Sample, train: Pictures, test: Pictures, judge: Judge, protocol: Generation) -> dict[str, Metric]:
-    """Every number of the protocol, by its full name."""
-    real = judge.opinion(as_pixels(test))
-    accuracy = real.accuracy(test.labels.numpy())
+    """Every number of the protocol, by its full name, of pictures in several classes."""
+    sets = _sets(sample, train, test, protocol.judged)
+    truth = test.labels.numpy()
+    real, fake, noise, shown = map(judge.opinion, (sets.real, sets.fake, sets.noise, sets.shown))
+    accuracy = real.accuracy(truth)
     learnt_from = protocol.learnt_from or len(train)
     metrics = {
         "judge_accuracy": Metric(value=accuracy, better="higher", n=len(test), judge=judge.hash),
-        **_feature_metrics(sample, train=train, test=test, judge=judge, real=real, judged=protocol.judged),
+        "label_accuracy": Metric(
+            value=fake.accuracy(sets.labels),
+            better="higher",
+            n=len(sets.fake),
+            floor={"test": accuracy},
+            ceiling=noise.accuracy(truth),
+            judge=judge.hash,
+        ),
+        **_feature_metrics(real.features, fake.features, noise.features, shown.features, judge.hash),
         "cas": _classification_accuracy(
             sample, train=train, test=test, learnt_from=learnt_from, judge_accuracy=accuracy, judge_hash=judge.hash
         ),
     }
+    return {_full_name(name, metric): metric for name, metric in metrics.items()}
+
+
+def evaluate_without_classes(
+    sample: Sample, train: Pictures, test: Pictures, judge: PerceptualJudge, protocol: Generation
+) -> dict[str, Metric]:
+    """Those numbers of the protocol that ask for no class, by their full names."""
+    sets = _sets(sample, train, test, protocol.judged)
+    real, fake, noise, shown = map(judge.content, (sets.real, sets.fake, sets.noise, sets.shown))
+    metrics = _feature_metrics(real, fake, noise, shown, judge.hash)
     return {_full_name(name, metric): metric for name, metric in metrics.items()}
 
 
@@ -102,39 +168,22 @@ def _some(pictures: Pictures, count: int) -> NDArray[np.int64]:
 
 
 def _feature_metrics(
-    sample: Sample, *, train: Pictures, test: Pictures, judge: Judge, real: Opinion, judged: int
+    real: Features, fake: Features, noise: Features, shown: Features, judge_hash: str
 ) -> dict[str, Metric]:
-    labels = test.labels.numpy()[_some(test, judged)]
-    samples = draw(sample, labels, FIRST_SEED_TO_JUDGE, "samples for the judge")
-    noise = np.random.default_rng(0).integers(0, 256, (len(test), *samples.shape[1:]), np.uint8)
-    fake = judge.opinion(samples)
-    worst = judge.opinion(noise)
-    shown = judge.opinion(as_pixels(train))
-    half, other_half = np.array_split(_some(test, len(test)), 2)
-    # As many training pictures as samples: neighbourhoods depend on how many points there are.
-    as_many = _some(train, min(judged, len(train)))
-    metrics = {
-        "label_accuracy": Metric(
-            value=fake.accuracy(labels),
-            better="higher",
-            n=len(samples),
-            floor={"test": real.accuracy(test.labels.numpy())},
-            ceiling=worst.accuracy(test.labels.numpy()),
-            judge=judge.hash,
-        )
-    }
+    half, other_half = np.array_split(np.random.default_rng(0).permutation(len(real)), 2)
+    metrics = {}
     for compare in FEATURE_METRICS.values():
-        ceilings = compare(real.features, worst.features)
-        halves = compare(real.features[half], real.features[other_half])
-        splits = compare(real.features, shown.features[as_many])
-        for name, value in compare(real.features, fake.features).items():
+        ceilings = compare(real, noise)
+        halves = compare(real[half], real[other_half])
+        splits = compare(real, shown)
+        for name, value in compare(real, fake).items():
             metrics[name] = Metric(
                 value=value,
                 better="lower" if name in LOWER_IS_BETTER else "higher",
-                n=len(samples),
+                n=len(fake),
                 floor={"train_against_test": splits[name], "half_against_half": halves[name]},
                 ceiling=ceilings[name],
-                judge=judge.hash,
+                judge=judge_hash,
             )
     return metrics
 

@@ -7,6 +7,7 @@ numbers of the two cannot be compared.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,6 +29,9 @@ SIZE = 128
 """Height and width at which pictures are judged: the numbers depend on it."""
 LAST_BLOCKS = (0, 2, 4, 10, 15)
 """The last block before each halving of the resolution, and the last of all."""
+LAST_CHANNELS = 320
+LAST_PLACES = (SIZE // 32) ** 2
+"""Of the last block of all."""
 BATCH = 50
 
 
@@ -68,17 +72,28 @@ class PerceptualJudge:
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[N, d] of pixels [N, H, W, C]; grey is judged as a colour picture of greys."""
-        parts = []
+        return np.concatenate(list(self._batches(pixels)))
+
+    def content(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """[N, 320] of pixels [N, H, W, C]: what there is in a picture, wherever it is, for comparing sets of pictures.
+
+        The mean over all places of the last block, at a scale at which the mean square of its values is 1.
+        """
+        last = LAST_CHANNELS * LAST_PLACES
+        scale = (len(LAST_BLOCKS) * last) ** 0.5
+        parts = [batch[:, -last:].reshape(-1, LAST_CHANNELS, LAST_PLACES).mean(2) for batch in self._batches(pixels)]
+        return scale * np.concatenate(parts)
+
+    def _batches(self, pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
         for batch in torch.from_numpy(pixels).split(BATCH):
             pictures = batch.permute(0, 3, 1, 2).float().expand(-1, 3, -1, -1)
             resized = F.interpolate(pictures, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
-            parts.append(self._session.run(["features"], {"pictures": resized.numpy()})[0])
-        return np.concatenate(parts)
+            yield self._session.run(["features"], {"pictures": resized.numpy()})[0]
 
     def distances(self, pixels: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float64]:
         """[N], of pixels [N, H, W, C] from as many others."""
-        difference = self.features(pixels) - self.features(others)
-        return np.einsum("nd,nd->n", difference, difference, dtype=np.float64)
+        differences = (a - b for a, b in zip(self._batches(pixels), self._batches(others), strict=True))
+        return np.concatenate([np.einsum("nd,nd->n", batch, batch, dtype=np.float64) for batch in differences])
 
     def nearest(
         self, pixels: NDArray[np.uint8], others: NDArray[np.uint8]

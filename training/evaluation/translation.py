@@ -16,6 +16,7 @@ from service.manifest import Latent, Metric
 from service.pixels import Pixels
 from training import samples
 from training.datasets import Data, Domains, Pairs
+from training.distances import LEAST_SIDE
 from training.evaluation.base import AbstractEvaluation, EvaluationError, Report, Subject
 from training.evaluation.perceptual import PerceptualJudge, perceptual_judge
 from training.graph import RunGraph
@@ -148,6 +149,11 @@ def held_out(subject: Subject) -> HeldOut:
             f"{subject.name} translates items of shape {list(sources.shape[1:])} into {list(targets.shape[1:])}; "
             "pictures of one size are measured"
         )
+    if min(sources.shape[2:]) < LEAST_SIDE:
+        height, width = sources.shape[2:]
+        raise EvaluationError(
+            f"{subject.name} translates pictures of {height} x {width} pixels; SSIM needs {LEAST_SIDE} x {LEAST_SIDE}"
+        )
     return HeldOut(*(np.ascontiguousarray(items.permute(0, 2, 3, 1).numpy()) for items in (sources, targets, shown)))
 
 
@@ -190,15 +196,26 @@ def score(subject: Subject, data: HeldOut, judge: PerceptualJudge) -> Likeness:
 
 
 def likeness(outputs: Pixels, targets: Pixels, judge: PerceptualJudge) -> Likeness:
-    """Of outputs [N, H, W, C] and targets [N, H, W, C']; grey stands for a picture of greys where the other is colour.
-
-    Reference for `ssim`: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004,
-    with its window of 11 pixels.
-    """
+    """Of outputs [N, H, W, C] and targets [N, H, W, C']; grey becomes a picture of greys where the other is colour."""
     outputs, targets = same_channels([outputs, targets])
-    ssim = structural_similarity_index_measure(_unit(outputs), _unit(targets), data_range=1.0)
-    assert isinstance(ssim, Tensor)
-    return Likeness(float(judge.distances(outputs, targets).mean()), float(ssim), mean_l1(outputs, targets))
+    return Likeness(
+        float(judge.distances(outputs, targets).mean()), mean_ssim(outputs, targets), mean_l1(outputs, targets)
+    )
+
+
+def mean_ssim(pixels: Pixels, others: Pixels) -> float:
+    """Structural similarity; in batches, for of all pictures at once it would hold many copies in floats.
+
+    Reference: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, with its
+    window of 11 pixels.
+    """
+    total = 0.0
+    for start in range(0, len(pixels), BATCH):
+        ours, theirs = (_unit(columns[start : start + BATCH]) for columns in (pixels, others))
+        ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0)
+        assert isinstance(ssim, Tensor)
+        total += float(ssim) * len(ours)
+    return total / len(pixels)
 
 
 def mean_l1(pixels: Pixels, others: Pixels) -> float:
