@@ -19,6 +19,7 @@ from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, Training, 
 from training import loop
 from training.architectures import DISCRIMINATORS, GENERATORS, PATCH_DISCRIMINATORS, TRANSLATORS
 from training.augment import JITTERS, POLICIES
+from training.checkpoint import StateError
 from training.compare import compare
 from training.compute import Compute
 from training.config import RecipeError, lookup
@@ -42,6 +43,7 @@ MISTAKES = (
     RecipeError,
     DatasetError,
     RunError,
+    StateError,
     ExportError,
     EvaluationError,
     InvalidBundle,
