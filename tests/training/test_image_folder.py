@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,26 @@ def test_corrupt_files_are_named_counted_and_left_out(folder, caplog):
     assert "torn.png" in caplog.text
     assert "text.jpg" in caplog.text
     assert "2 of 4 train pictures were left out" in caplog.text
+
+
+@pytest.mark.parametrize("tag", [0x0100, 0x011A], ids=["width", "resolution"])  # struct.error and TypeError in Pillow
+def test_a_picture_with_damaged_exif_data_is_named_and_left_out(folder, caplog, tag):
+    Image.new("RGB", (8, 8)).save(folder / "cat" / "good.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned, so that Pillow writes the rest again
+    exif[0x010F] = "text"
+    torn = exif.tobytes().replace(b"\x01\x0f", tag.to_bytes(2), 1)
+    Image.new("RGB", (8, 8)).save(folder / "cat" / "torn.jpg", exif=torn)
+    assert len(all_of(folder).load("train")) == 1
+    assert "torn.jpg: its EXIF data are damaged" in caplog.text
+
+
+def test_a_name_that_is_no_utf8_is_a_name(folder):
+    for index in range(40):
+        file = os.fsencode(folder / "cat") + b"/caf\xe9%d.png" % index
+        Image.new("L", (8, 8), index).save(os.fsdecode(file))
+    data = all_of(folder, held_out=0.5)
+    assert len(data.load("train")) + len(data.load("test")) == 40
 
 
 def test_the_middle_is_cut_out(folder):

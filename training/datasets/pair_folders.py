@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from service.manifest import DataSource
 from training.datasets.base import AbstractDataset, DatasetError, Pairs, Split
@@ -21,6 +20,7 @@ from training.datasets.picture_files import (
     decode,
     picture_files,
     read_each,
+    upright,
 )
 from training.datasets.splits import check_share, split_of
 
@@ -109,14 +109,12 @@ class PairFolders(AbstractDataset):
 
     def _halves(self, files: tuple[Path, ...]) -> NDArray[np.uint8]:
         """uint8 [2, C, size, size] of the left and the right half of one file."""
-        with Image.open(files[0]) as opened:
-            whole = ImageOps.exif_transpose(opened)
-            if whole.width % 2:
-                raise ValueError(f"is {whole.width} pixels wide, which has no two halves")
-            middle = whole.width // 2
-            boxes = (0, 0, middle, whole.height), (middle, 0, whole.width, whole.height)
-            sides = [convert(whole.crop(box), self.size, self.channels, crop=self.crop) for box in boxes]
-        return np.stack(sides)
+        whole = upright(files[0])
+        if whole.width % 2:
+            raise ValueError(f"is {whole.width} pixels wide, which has no two halves")
+        middle = whole.width // 2
+        boxes = (0, 0, middle, whole.height), (middle, 0, whole.width, whole.height)
+        return np.stack([convert(whole.crop(box), self.size, self.channels, crop=self.crop) for box in boxes])
 
 
 def _by_key(folder: Path) -> dict[str, Path]:
