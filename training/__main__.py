@@ -123,6 +123,7 @@ def train(arguments: argparse.Namespace) -> None:
     run = Run(arguments.run or Path("runs") / recipe.name)
     with run.locked():
         data = recipe.data.load("train")
+        recipe.schedule.expect_items(len(data))
         if run.exists():
             run.expect(recipe)
             total_kimg = run.recipe().schedule.total_kimg
@@ -131,7 +132,8 @@ def train(arguments: argparse.Namespace) -> None:
             recipe = recipe.lasting(total_kimg)
         elif arguments.hours is not None:
             speed = loop.images_per_second(recipe, data, build(recipe, data))
-            recipe = recipe.lasting(speed * arguments.hours * 3.6 * loop.RESERVE)
+            total_kimg = speed * arguments.hours * 3.6 * loop.RESERVE
+            recipe = recipe.lasting(max(total_kimg, recipe.schedule.batch_size / 1000))
             logger.info("%.0f images/s: %.0f kimg fit into %g h", speed, recipe.schedule.total_kimg, arguments.hours)
         method = build(recipe, data)  # before anything is written: what cannot be built is no run yet
         run.create(recipe)

@@ -100,7 +100,7 @@ def train(recipe: Recipe, data: Data, method: AbstractMethod, run: Run) -> None:
         TrainingDiverged: if numbers stop being finite for the second time.
     """
     schedule = recipe.schedule
-    total_nimg = round(schedule.total_kimg * 1000)
+    total_nimg = schedule.total_nimg
     sampler = EpochSampler(len(data), schedule.batch_size, recipe.seed)
     state = State(method, sampler, data.fingerprint)
     if (saved := run.load_state(data)) is not None:
@@ -212,12 +212,11 @@ def images_per_second(recipe: Recipe, data: Data, method: AbstractMethod) -> flo
     """Measured speed of training steps; `method` is spent afterwards."""
     schedule = recipe.schedule
     draw = drawing(data, EpochSampler(len(data), schedule.batch_size, recipe.seed), recipe.compute.torch_device)
-    total_nimg = round(schedule.total_kimg * 1000)
 
     def run_for(seconds: float, nimg: int) -> int:
         began = time.monotonic()
         while time.monotonic() - began < seconds:
-            method.step(draw, Progress(nimg, total_nimg, schedule.batch_size))
+            method.step(draw, Progress(nimg, schedule.total_nimg, schedule.batch_size))
             nimg += schedule.batch_size
         return nimg
 

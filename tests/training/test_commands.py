@@ -110,6 +110,21 @@ def test_networks_that_cannot_be_built_leave_no_run_behind(recipe_file, tmp_path
     assert main(command) == 0
 
 
+def test_a_batch_that_the_data_cannot_fill_is_refused_before_anything_is_written(recipe_file, recipe, tmp_path, caplog):
+    count = len(recipe.data.load("train"))
+    command = ["train", str(recipe_file), "--run", str(tmp_path / "run"), "--set", "schedule.total_kimg=1"]
+    assert main([*command, "--set", f"schedule.batch_size={count + 1}"]) == EXIT_FAILED
+    said = f"{count} training items cannot fill batches of {count + 1}; schedule.batch_size: at most {count}"
+    assert said in caplog.text
+    assert not Run(tmp_path / "run").exists()
+
+
+def test_hours_that_are_few_are_one_step(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.loop.SPEED_TEST_SECONDS", 0.1)
+    assert main(["train", str(recipe_file), "--run", str(tmp_path / "run"), "--hours", "1e-12"]) == 0
+    assert [int(sheet.stem) for sheet in Run(tmp_path / "run").sheets()] == [0, 8]
+
+
 def test_a_direction_that_there_is_not_is_refused_before_anything_is_measured(recipe_file, tmp_path, caplog):
     run = str(tmp_path / "run")
     assert main(["train", str(recipe_file), "--run", run]) == 0

@@ -262,6 +262,17 @@ def test_a_state_from_before_time_was_kept_goes_on_and_the_time_stays_unknown(re
     assert (trained.nimg, trained.seconds) == (240, None)
 
 
+@pytest.mark.parametrize("n_critic", [1, 3])
+def test_images_are_counted_by_the_steps_of_the_generator(tables, tmp_path, n_critic):
+    recipe = parse_recipe({**tables, "n_critic": n_critic}, "the recipe").lasting(0.04)
+    run = Run(tmp_path / "run")
+    train(recipe, run)
+    state = checkpoint.load(run.state_file)
+    size = len(recipe.data.load("train"))
+    drawn = state["sampler"]["epoch"] * (size // 8) * 8 + state["sampler"]["cursor"]
+    assert (state["nimg"], drawn) == (40, 40 * (n_critic + 1))
+
+
 def test_other_data_are_noticed(recipe, uninterrupted):
     data = recipe.data.load("train")
     renamed = Pictures(data.pixels, data.labels, ("left", "above"))

@@ -26,7 +26,7 @@ class Progress:
     """How far a run has come."""
 
     nimg: int
-    """Real images shown so far."""
+    """Generator steps so far times `batch_size`; a method may draw more real items than one batch in a step."""
     total_nimg: int
     batch_size: int
 
