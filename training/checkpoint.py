@@ -18,16 +18,22 @@ class StateError(Exception):
     """A saved state that cannot be gone on from; the message says what to do."""
 
 
-def capture_rng() -> dict[str, Any]:
-    """The state of every random generator that a step draws from."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+def capture_rng(device: torch.device) -> dict[str, Any]:
+    """The state of every random generator that a step on `device` draws from."""
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
+    }
 
 
-def restore_rng(state: dict[str, Any]) -> None:
-    """The reverse of `capture_rng`."""
+def restore_rng(state: dict[str, Any], device: torch.device) -> None:
+    """The reverse of `capture_rng`, on a machine that may have fewer GPUs, or none.
+
+    States from before hold one entry for each GPU that could be seen; the first, which runs use, is the run's own.
+    """
     torch.set_rng_state(state["cpu"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"][0], device)
 
 
 def save(state: dict[str, Any], path: Path) -> None:

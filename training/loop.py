@@ -46,6 +46,7 @@ class State:
     sampler: EpochSampler
     data: str
     """Fingerprint of what is trained on."""
+    device: torch.device
     nimg: int = 0
     rollbacks: int = 0
 
@@ -56,14 +57,14 @@ class State:
             "nimg": self.nimg,
             "rollbacks": self.rollbacks,
             "data": self.data,
-            "rng": checkpoint.capture_rng(),
+            "rng": checkpoint.capture_rng(self.device),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
         self.sampler.load_state_dict(state["sampler"])
         self.nimg, self.rollbacks = state["nimg"], state["rollbacks"]
-        checkpoint.restore_rng(state["rng"])
+        checkpoint.restore_rng(state["rng"], self.device)
 
     def is_finite(self) -> bool:
         """Whether every weight, and every number that the optimisers remember, is finite."""
@@ -102,7 +103,7 @@ def train(recipe: Recipe, data: Data, method: AbstractMethod, run: Run) -> None:
     schedule = recipe.schedule
     total_nimg = schedule.total_nimg
     sampler = EpochSampler(len(data), schedule.batch_size, recipe.seed)
-    state = State(method, sampler, data.fingerprint)
+    state = State(method, sampler, data.fingerprint, recipe.compute.torch_device)
     if (saved := run.load_state(data)) is not None:
         state.load_state_dict(saved)
         logger.info("going on from %d of %d images", state.nimg, total_nimg)

@@ -47,6 +47,46 @@ def test_one_changed_byte_is_noticed(saved, share):
         checkpoint.load(saved)
 
 
+class GPUs:
+    """Random states of some GPUs, in place of those of `torch.cuda`."""
+
+    def __init__(self, monkeypatch, *states: int) -> None:
+        self.states = [torch.tensor([state], dtype=torch.uint8) for state in states]
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(self.states))
+        monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: self.states[device.index or 0])
+        monkeypatch.setattr(torch.cuda, "set_rng_state", self.set_state)
+
+    def set_state(self, state, device) -> None:
+        self.states[torch.device(device).index or 0] = state
+
+
+CUDA = torch.device("cuda")
+
+
+def test_a_run_begun_beside_a_second_gpu_goes_on_with_one(monkeypatch):
+    GPUs(monkeypatch, 7, 8)
+    kept = checkpoint.capture_rng(CUDA)
+    one = GPUs(monkeypatch, 1)
+    checkpoint.restore_rng(kept, CUDA)
+    assert [int(state) for state in one.states] == [7]
+
+
+def test_a_state_from_before_that_holds_every_gpu_goes_on_with_one_or_none(monkeypatch):
+    one = GPUs(monkeypatch, 1)
+    kept = {"cpu": torch.get_rng_state(), "cuda": [torch.tensor([7]), torch.tensor([8])]}
+    checkpoint.restore_rng(kept, CUDA)
+    assert [int(state) for state in one.states] == [7]
+    checkpoint.restore_rng(kept, torch.device("cpu"))
+
+
+def test_a_run_on_the_cpu_keeps_its_random_numbers():
+    kept = checkpoint.capture_rng(torch.device("cpu"))
+    drawn = torch.rand(3)
+    checkpoint.restore_rng(kept, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), drawn)
+
+
 @pytest.fixture
 def run(recipe, tmp_path):
     """A finished run, beside the file of its recipe."""
