@@ -108,7 +108,11 @@ def bring_data(arguments: argparse.Namespace) -> None:
         except TypeError as error:
             raise RecipeError(f"{arguments.name} has settings; name the recipe that holds them instead") from error
     folder = dataset.bring(arguments.source)
-    shown, held_out = dataset.load("train"), dataset.load("test")
+    shown = dataset.load("train")
+    try:
+        held_out = str(dataset.load("test"))
+    except DatasetError as error:
+        held_out = f"nothing ({error}), so no evaluation, and no method that shows held-out items"
     card = dataset.card(size=shown.size)
     print(f"{card.name}, version {card.version}, in {folder}")
     print(f"training: {shown}; held out: {held_out}")

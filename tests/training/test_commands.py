@@ -5,6 +5,7 @@ import pytest
 from service.manifest import Manifest
 from training import judge as judge_module
 from training.__main__ import EXIT_FAILED, main
+from training.recipe import parse_recipe
 from training.run import Run
 
 
@@ -100,6 +101,16 @@ def test_hours_that_are_none_are_refused(recipe_file, hours, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["train", str(recipe_file), "--hours", hours])
     assert f"'{hours}' is not a positive number of hours" in capsys.readouterr().err
+
+
+def test_data_of_which_nothing_is_held_out_are_brought(tables, tmp_path, capsys):
+    tables["data"]["held_out"] = 0
+    (tmp_path / "tiny.toml").write_text(parse_recipe(tables, "the recipe").to_toml())
+    assert main(["data", str(tmp_path / "tiny.toml")]) == 0
+    said = capsys.readouterr().out
+    assert "training: 120 pictures" in said
+    assert "held out: nothing (" in said
+    assert "held_out is 0.0)" in said
 
 
 def test_networks_that_cannot_be_built_leave_no_run_behind(recipe_file, tmp_path, caplog):

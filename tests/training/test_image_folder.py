@@ -123,6 +123,14 @@ def test_sixteen_bits_are_scaled_and_not_clipped(folder):
     assert (all_of(folder).load("train").pixels == 0x80).all()
 
 
+def test_a_class_that_is_held_out_whole_is_refused_for_that(folder):
+    Image.new("RGB", (8, 8)).save(folder / "cat" / "only.png")
+    with pytest.raises(
+        DatasetError, match=r"every picture in cat of .* is held out \(held_out is 0\.999\), and none is"
+    ):
+        all_of(folder, held_out=0.999).load("train")
+
+
 def test_a_class_without_a_picture_to_train_on_is_refused(folder):
     Image.new("RGB", (8, 8)).save(folder / "cat" / "only.png")
     (folder / "dog").mkdir()

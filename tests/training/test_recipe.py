@@ -46,6 +46,11 @@ def test_every_default_is_written_out(recipe):
             {"schedule": {"total_kimg": 0.0004, "batch_size": 8}},
             r"schedule: total_kimg = 0\.0004 is 0 images, less than one batch of 8; at least 0\.008",
         ),
+        (
+            {"generator_optimizer": {"learning_rate": True}},
+            r"generator_optimizer\.learning_rate: is true; allowed: a number, or a table",
+        ),
+        ({"generator_optimizer": {"learning_rate": {"start": True, "end": 0}}}, r"learning_rate\.start: .* number"),
         ({"seed": "one"}, "seed"),
         ({"name": "../up"}, "name"),
         ({"limitations": "It blurs."}, "limitations: .*tuple"),

@@ -51,6 +51,12 @@ class ImageFolder(AbstractDataset):
             labels.append(label_of[file])
         empty = [name for label, name in enumerate(classes) if label not in labels]
         if split == "train" and empty:
+            withheld = [name for name in empty if self._files(name, "test") and not self._files(name, "train")]
+            if withheld:
+                raise DatasetError(
+                    f"every picture in {', '.join(withheld)} of {self.path} is held out (held_out is {self.held_out}), "
+                    "and none is left to train on; add pictures, or hold out a smaller share"
+                )
             raise DatasetError(
                 f"{self.path} has no readable picture to train on in {', '.join(empty)}; "
                 f"types read: {', '.join(sorted(SUFFIXES))}"
