@@ -1,6 +1,7 @@
 """`python -m training`: bring data, train, evaluate, export, list what a recipe can choose from."""
 
 import argparse
+import errno
 import logging
 import sys
 import tempfile
@@ -350,6 +351,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         except loop.TrainingDiverged as diverged:
             logger.error("%s", diverged)
             return EXIT_DIVERGED
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            logger.error("the disk is full: make room, and the same command goes on from what was saved last")
+            return EXIT_FAILED
         except MISTAKES as mistake:
             logger.error("%s", mistake)
             return EXIT_FAILED

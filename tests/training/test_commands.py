@@ -148,6 +148,14 @@ def test_a_run_that_cannot_be_where_it_is_asked_for(recipe_file, tmp_path, caplo
     assert "cannot make the directory" in caplog.text
 
 
+def test_a_full_disk_is_said_to_be_one(recipe_file, tmp_path, caplog):
+    run = Run(tmp_path / "run")
+    run.path.mkdir()
+    run.recipe_file.with_suffix(".writing").symlink_to("/dev/full")
+    assert main(["train", str(recipe_file), "--run", str(run.path)]) == EXIT_FAILED
+    assert "the disk is full: make room" in caplog.text
+
+
 def test_a_run_of_another_recipe_is_left_alone(recipe_file, tmp_path, caplog):
     caplog.set_level("INFO")
     run = str(tmp_path / "run")
