@@ -79,6 +79,12 @@ def test_a_name_that_is_no_utf8_is_a_name(folder):
     assert len(data.load("train")) + len(data.load("test")) == 40
 
 
+def test_a_class_whose_name_is_no_utf8_is_refused(folder):
+    (folder / os.fsdecode(b"caf\xe9")).mkdir()
+    with pytest.raises(DatasetError, match=r"names are no UTF-8: b'caf\\xe9'\. .* rename them"):
+        all_of(folder).load("train")
+
+
 def test_the_middle_is_cut_out(folder):
     pixels = np.zeros((8, 24, 3), np.uint8)
     pixels[:, 8:16] = 255

@@ -1,5 +1,6 @@
 """A folder of pictures with one sub-folder per class is a data set too."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -81,6 +82,11 @@ class ImageFolder(AbstractDataset):
         classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         if not classes:
             raise DatasetError(f"{folder} has no sub-folders; pictures are expected in one sub-folder per class")
+        if unnameable := [os.fsencode(name) for name in classes if name != name.encode(errors="replace").decode()]:
+            raise DatasetError(
+                f"{folder} has sub-folders whose names are no UTF-8: {', '.join(map(str, unnameable))}. The names of "
+                "classes go into the bundle; rename them."
+            )
         return classes
 
     def _files(self, name: str, split: Split) -> list[Path]:
