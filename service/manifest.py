@@ -94,7 +94,7 @@ class DataSource(Section):
 class Training(Section):
     """What it took to train the generator."""
 
-    nimg: int = Field(ge=0, description="real items shown until then, each as often as it was shown")
+    nimg: int = Field(ge=0, description="generator steps until then times the batch size")
     seconds: float | None = Field(
         default=None,
         ge=0,

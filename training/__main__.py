@@ -1,6 +1,7 @@
 """`python -m training`: bring data, train, evaluate, export, list what a recipe can choose from."""
 
 import argparse
+import errno
 import logging
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest, Training, 
 from training import loop
 from training.architectures import DISCRIMINATORS, GENERATORS, PATCH_DISCRIMINATORS, TRANSLATORS
 from training.augment import JITTERS, POLICIES
+from training.checkpoint import StateError
 from training.compare import compare
 from training.compute import Compute
 from training.config import RecipeError, lookup
@@ -42,6 +44,7 @@ MISTAKES = (
     RecipeError,
     DatasetError,
     RunError,
+    StateError,
     ExportError,
     EvaluationError,
     InvalidBundle,
@@ -106,7 +109,11 @@ def bring_data(arguments: argparse.Namespace) -> None:
         except TypeError as error:
             raise RecipeError(f"{arguments.name} has settings; name the recipe that holds them instead") from error
     folder = dataset.bring(arguments.source)
-    shown, held_out = dataset.load("train"), dataset.load("test")
+    shown = dataset.load("train")
+    try:
+        held_out = str(dataset.load("test"))
+    except DatasetError as error:
+        held_out = f"nothing ({error}), so no evaluation, and no method that shows held-out items"
     card = dataset.card(size=shown.size)
     print(f"{card.name}, version {card.version}, in {folder}")
     print(f"training: {shown}; held out: {held_out}")
@@ -121,6 +128,7 @@ def train(arguments: argparse.Namespace) -> None:
     run = Run(arguments.run or Path("runs") / recipe.name)
     with run.locked():
         data = recipe.data.load("train")
+        recipe.schedule.expect_items(len(data))
         if run.exists():
             run.expect(recipe)
             total_kimg = run.recipe().schedule.total_kimg
@@ -129,7 +137,8 @@ def train(arguments: argparse.Namespace) -> None:
             recipe = recipe.lasting(total_kimg)
         elif arguments.hours is not None:
             speed = loop.images_per_second(recipe, data, build(recipe, data))
-            recipe = recipe.lasting(speed * arguments.hours * 3.6 * loop.RESERVE)
+            total_kimg = speed * arguments.hours * 3.6 * loop.RESERVE
+            recipe = recipe.lasting(max(total_kimg, recipe.schedule.batch_size / 1000))
             logger.info("%.0f images/s: %.0f kimg fit into %g h", speed, recipe.schedule.total_kimg, arguments.hours)
         method = build(recipe, data)  # before anything is written: what cannot be built is no run yet
         run.create(recipe)
@@ -342,6 +351,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         except loop.TrainingDiverged as diverged:
             logger.error("%s", diverged)
             return EXIT_DIVERGED
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            logger.error("the disk is full: make room, and the same command goes on from what was saved last")
+            return EXIT_FAILED
         except MISTAKES as mistake:
             logger.error("%s", mistake)
             return EXIT_FAILED

@@ -124,3 +124,10 @@ class Augment(Section):
             changed = torch.rand(len(images), 1, 1, 1, device=images.device) < self.probability
             images = torch.where(changed, POLICIES[policy](images), images)
         return images
+
+    def alike(self, *aligned: Tensor) -> tuple[Tensor, ...]:
+        """Images that belong together, [N, C, H, W] each: what happens to row i of one happens to row i of all.
+
+        They are changed as further channels of one image, so with several, no policy may mix channels.
+        """
+        return self(torch.cat(aligned, 1)).split([images.shape[1] for images in aligned], 1)

@@ -37,8 +37,8 @@ class EMA(Generic[Network]):
         """Move the average towards `network`.
 
         Args:
-            nimg: images seen so far.
-            batch_size: images seen since the last update.
+            nimg: images so far, as the loop counts them: generator steps times batch size.
+            batch_size: images since the last update.
         """
         halflife = min(self.config.halflife_kimg * 1000, self.config.rampup * nimg)
         weight = 1 - 0.5 ** (batch_size / max(halflife, 1e-8))

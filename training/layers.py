@@ -118,8 +118,14 @@ class ProjectionHead(nn.Module):
     Reference: Miyato & Koyama, "cGANs with Projection Discriminator", 2018, arXiv:1802.05637, eq. 5.
     """
 
-    def __init__(self, features: int, num_classes: int) -> None:
+    def __init__(self, features: int, num_classes: int, *, bounded: bool = False) -> None:
+        """
+        Args:
+            bounded: whether the weights are given a spectral norm of 1; then match = <E(y), f>, as in the paper.
+                Otherwise the rows of E begin about as long as the root.
+        """
         super().__init__()
+        self.divisor = 1.0 if bounded else math.sqrt(features)
         self.realness = nn.Linear(features, 1)
         self.embedding = nn.Embedding(num_classes, features) if num_classes else None
 
@@ -128,4 +134,4 @@ class ProjectionHead(nn.Module):
         realness = self.realness(features).squeeze(1)
         if self.embedding is None or y is None:
             return realness, torch.zeros_like(realness)
-        return realness, (self.embedding(y) * features).sum(1) / math.sqrt(features.shape[1])
+        return realness, (self.embedding(y) * features).sum(1) / self.divisor

@@ -39,41 +39,6 @@ class TrainingStopped(Exception):
 
 
 @dataclass
-class State:
-    """All that must survive a restart, besides torch's random state."""
-
-    method: AbstractMethod
-    sampler: EpochSampler
-    data: str
-    """Fingerprint of what is trained on."""
-    nimg: int = 0
-    rollbacks: int = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "method": self.method.state_dict(),
-            "sampler": self.sampler.state_dict(),
-            "nimg": self.nimg,
-            "rollbacks": self.rollbacks,
-            "data": self.data,
-            "rng": checkpoint.capture_rng(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.method.load_state_dict(state["method"])
-        self.sampler.load_state_dict(state["sampler"])
-        self.nimg, self.rollbacks = state["nimg"], state["rollbacks"]
-        checkpoint.restore_rng(state["rng"])
-
-    def is_finite(self) -> bool:
-        """Whether every weight, and every number that the optimisers remember, is finite."""
-        networks, optimizers = self.method.networks.values(), self.method.optimizers.values()
-        remembered = (t for o in optimizers for kept in o.state.values() for t in kept.values() if torch.is_tensor(t))
-        weights = (t for network in networks for t in network.state_dict().values())
-        return all(bool(tensor.isfinite().all()) for tensor in itertools.chain(weights, remembered))
-
-
-@dataclass
 class Averages:
     """Means of scalars over the steps since the last report."""
 
@@ -91,6 +56,56 @@ class Averages:
         self._sums, self._counts = {}, {}
         return means
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self._sums, "counts": self._counts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+
+    def is_finite(self) -> bool:
+        return all(bool(total.isfinite().all()) for total in self._sums.values())
+
+
+@dataclass
+class State:
+    """All that must survive a restart, besides torch's random state."""
+
+    method: AbstractMethod
+    sampler: EpochSampler
+    data: str
+    """Fingerprint of what is trained on."""
+    device: torch.device
+    nimg: int = 0
+    rollbacks: int = 0
+    averages: Averages = field(default_factory=Averages)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "method": self.method.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "nimg": self.nimg,
+            "rollbacks": self.rollbacks,
+            "averages": self.averages.state_dict(),
+            "data": self.data,
+            "rng": checkpoint.capture_rng(self.device),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.method.load_state_dict(state["method"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.nimg, self.rollbacks = state["nimg"], state["rollbacks"]
+        # A state from before these were kept makes the next report one of the steps that follow.
+        self.averages.load_state_dict(state.get("averages", Averages().state_dict()))
+        checkpoint.restore_rng(state["rng"], self.device)
+
+    def is_finite(self) -> bool:
+        """Whether every weight, every number that the optimisers remember, and what is yet to be reported is finite."""
+        networks, optimizers = self.method.networks.values(), self.method.optimizers.values()
+        remembered = (t for o in optimizers for kept in o.state.values() for t in kept.values() if torch.is_tensor(t))
+        weights = (t for network in networks for t in network.state_dict().values())
+        finite = all(bool(tensor.isfinite().all()) for tensor in itertools.chain(weights, remembered))
+        return finite and self.averages.is_finite()
+
 
 def train(recipe: Recipe, data: Data, method: AbstractMethod, run: Run) -> None:
     """Train from wherever `run` stands to the end of the schedule.
@@ -100,9 +115,9 @@ def train(recipe: Recipe, data: Data, method: AbstractMethod, run: Run) -> None:
         TrainingDiverged: if numbers stop being finite for the second time.
     """
     schedule = recipe.schedule
-    total_nimg = round(schedule.total_kimg * 1000)
+    total_nimg = schedule.total_nimg
     sampler = EpochSampler(len(data), schedule.batch_size, recipe.seed)
-    state = State(method, sampler, data.fingerprint)
+    state = State(method, sampler, data.fingerprint, recipe.compute.torch_device)
     if (saved := run.load_state(data)) is not None:
         state.load_state_dict(saved)
         logger.info("going on from %d of %d images", state.nimg, total_nimg)
@@ -112,7 +127,7 @@ def train(recipe: Recipe, data: Data, method: AbstractMethod, run: Run) -> None:
         run.save_state(state.state_dict())
 
     draw = drawing(data, sampler, recipe.compute.torch_device)
-    averages, health = Averages(), Health(method.symptoms)
+    health = Health(method.symptoms)
     saved_nimg = state.nimg
     with (
         stop_signals() as stopping,
@@ -120,14 +135,14 @@ def train(recipe: Recipe, data: Data, method: AbstractMethod, run: Run) -> None:
         progress_bar(recipe.name, state.nimg, total_nimg) as bar,
     ):
         while state.nimg < total_nimg:
-            averages.add(method.step(draw, Progress(state.nimg, total_nimg, schedule.batch_size)))
+            state.averages.add(method.step(draw, Progress(state.nimg, total_nimg, schedule.batch_size)))
             state.nimg += schedule.batch_size
             bar.update(schedule.batch_size)
             done = state.nimg >= total_nimg
 
             # Report.
             if done or due(schedule.report_kimg, state.nimg, schedule):
-                scalars = averages.take()
+                scalars = state.averages.take()
                 if (bad := non_finite(scalars)) or not state.is_finite():
                     roll_back(state, run, data, bad or ["weights"])
                     bar.n = saved_nimg = state.nimg
@@ -212,12 +227,11 @@ def images_per_second(recipe: Recipe, data: Data, method: AbstractMethod) -> flo
     """Measured speed of training steps; `method` is spent afterwards."""
     schedule = recipe.schedule
     draw = drawing(data, EpochSampler(len(data), schedule.batch_size, recipe.seed), recipe.compute.torch_device)
-    total_nimg = round(schedule.total_kimg * 1000)
 
     def run_for(seconds: float, nimg: int) -> int:
         began = time.monotonic()
         while time.monotonic() - began < seconds:
-            method.step(draw, Progress(nimg, total_nimg, schedule.batch_size))
+            method.step(draw, Progress(nimg, schedule.total_nimg, schedule.batch_size))
             nimg += schedule.batch_size
         return nimg
 

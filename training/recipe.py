@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import tomli_w
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
@@ -19,8 +19,8 @@ from training.methods import METHODS
 class Schedule(Section):
     """The `[schedule]` table: how long, in which steps, and what is seen of it."""
 
-    total_kimg: float = Field(gt=0)
-    """Thousands of real images to show; `--hours` replaces it."""
+    total_kimg: float = Field(gt=0, allow_inf_nan=False)
+    """Thousands of images to train for, counted as generator steps times `batch_size`; `--hours` replaces it."""
     batch_size: int = Field(default=64, ge=2)
     report_kimg: float = Field(default=5, gt=0)
     """Numbers go to the bar, `metrics.jsonl` and TensorBoard this often."""
@@ -28,6 +28,30 @@ class Schedule(Section):
     """A grid of samples is drawn this often."""
     save_kimg: float = Field(default=20, gt=0)
     """All of the state is saved this often: what a kill can cost."""
+
+    @property
+    def total_nimg(self) -> int:
+        return round(self.total_kimg * 1000)
+
+    @model_validator(mode="after")
+    def _takes_a_step(self) -> Self:
+        if self.total_nimg < self.batch_size:
+            raise ValueError(
+                f"total_kimg = {self.total_kimg:g} is {self.total_nimg} images, less than one batch of "
+                f"{self.batch_size}; at least {self.batch_size / 1000:g}"
+            )
+        return self
+
+    def expect_items(self, count: int) -> None:
+        """Check that data of `count` items fill a batch.
+
+        Raises:
+            RecipeError: if they do not: a step would see less than it is counted as.
+        """
+        if count < self.batch_size:
+            raise RecipeError(
+                f"{count} training items cannot fill batches of {self.batch_size}; schedule.batch_size: at most {count}"
+            )
 
 
 class Recipe(Section):

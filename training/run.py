@@ -65,6 +65,15 @@ class Run:
             lock.release()
 
     def exists(self) -> bool:
+        """
+        Raises:
+            RunError: if there is a state, and the recipe that it belongs to is gone.
+        """
+        if self.state_file.exists() and not self.recipe_file.exists():
+            raise RunError(
+                f"{self.path} holds a {self.state_file.name} and no {self.recipe_file.name}, without which nobody "
+                "knows its networks; put the recipe back, or choose another --run"
+            )
         return self.recipe_file.exists()
 
     def create(self, recipe: Recipe) -> None:
@@ -108,15 +117,26 @@ class Run:
             )
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Keep `state`, and beside it what it has taken since `load_state`."""
+        """Keep `state`, and beside it what it has taken since `load_state`.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
         effort = self.effort.state_dict(self.recipe().compute.torch_device)
-        checkpoint.save({**state, EFFORT: effort}, self.state_file)
+        try:
+            checkpoint.save({**state, EFFORT: effort}, self.state_file)
+        except OSError as error:
+            raise RunError(
+                f"cannot save {self.state_file}: {error.strerror}; what was saved before is whole, so mend this, for "
+                "example by making room, and the same command goes on from there"
+            ) from error
 
     def load_state(self, data: Data) -> dict[str, Any] | None:
         """The last saved state, or None before the first.
 
         Raises:
             RunError: if it was trained on other data than `data`.
+            StateError: if it is damaged.
         """
         if not self.state_file.exists():
             self.effort = Effort()

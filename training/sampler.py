@@ -14,10 +14,11 @@ class EpochSampler:
         """
         Args:
             size: items in the data set.
-            batch_size: indices per draw; the rest of an epoch that fills no batch is passed over.
+            batch_size: indices per draw, at most `size`; the rest of an epoch that fills no batch is passed over.
         """
+        assert batch_size <= size
         self.size = size
-        self.batch_size = min(batch_size, size)
+        self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
         self.cursor = 0

@@ -14,12 +14,14 @@ class Anneal(Section):
     Reference: Loshchilov & Hutter, "SGDR", 2016, arXiv:1608.03983, eq. 5.
     """
 
-    start: float = Field(ge=0, allow_inf_nan=False)
-    end: float = Field(ge=0, allow_inf_nan=False)
+    start: float = Field(ge=0, allow_inf_nan=False, strict=True)
+    end: float = Field(ge=0, allow_inf_nan=False, strict=True)
 
     @model_validator(mode="before")
     @classmethod
     def _accept_a_constant(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"is {str(value).lower()}; allowed: a number, or a table of start and end")
         return {"start": value, "end": value} if isinstance(value, int | float) else value
 
     def at(self, progress: float) -> float:

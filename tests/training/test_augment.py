@@ -41,6 +41,15 @@ def test_probability_is_the_share_of_changed_images():
     assert share == pytest.approx(0.3, abs=0.04)
 
 
+@pytest.mark.parametrize("policy", ["cutout", "translation"])
+def test_what_belongs_together_is_augmented_alike(policy):
+    torch.manual_seed(0)
+    items = torch.rand(16, 3, 32, 32) + 1
+    changed, beside = Augment(policies=(policy,), probability=0.5).alike(items, 2 * items)
+    assert torch.equal(2 * changed, beside)
+    assert not torch.equal(changed, items)
+
+
 def test_an_unknown_policy_is_refused_with_the_choices():
     with pytest.raises(ValidationError, match="unknown augmentation policy 'rotation'; available: colour, cutout"):
         Augment(policies=("rotation",))

@@ -5,6 +5,7 @@ import pytest
 from service.manifest import Manifest
 from training import judge as judge_module
 from training.__main__ import EXIT_FAILED, main
+from training.recipe import parse_recipe
 from training.run import Run
 
 
@@ -102,12 +103,37 @@ def test_hours_that_are_none_are_refused(recipe_file, hours, capsys):
     assert f"'{hours}' is not a positive number of hours" in capsys.readouterr().err
 
 
+def test_data_of_which_nothing_is_held_out_are_brought(tables, tmp_path, capsys):
+    tables["data"]["held_out"] = 0
+    (tmp_path / "tiny.toml").write_text(parse_recipe(tables, "the recipe").to_toml())
+    assert main(["data", str(tmp_path / "tiny.toml")]) == 0
+    said = capsys.readouterr().out
+    assert "training: 120 pictures" in said
+    assert "held out: nothing (" in said
+    assert "held_out is 0.0)" in said
+
+
 def test_networks_that_cannot_be_built_leave_no_run_behind(recipe_file, tmp_path, caplog):
     command = ["train", str(recipe_file), "--run", str(tmp_path / "run")]
     assert main([*command, "--set", "data.size=9"]) == EXIT_FAILED
     assert "9" in caplog.text
     assert not Run(tmp_path / "run").exists()
     assert main(command) == 0
+
+
+def test_a_batch_that_the_data_cannot_fill_is_refused_before_anything_is_written(recipe_file, recipe, tmp_path, caplog):
+    count = len(recipe.data.load("train"))
+    command = ["train", str(recipe_file), "--run", str(tmp_path / "run"), "--set", "schedule.total_kimg=1"]
+    assert main([*command, "--set", f"schedule.batch_size={count + 1}"]) == EXIT_FAILED
+    said = f"{count} training items cannot fill batches of {count + 1}; schedule.batch_size: at most {count}"
+    assert said in caplog.text
+    assert not Run(tmp_path / "run").exists()
+
+
+def test_hours_that_are_few_are_one_step(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.loop.SPEED_TEST_SECONDS", 0.1)
+    assert main(["train", str(recipe_file), "--run", str(tmp_path / "run"), "--hours", "1e-12"]) == 0
+    assert [int(sheet.stem) for sheet in Run(tmp_path / "run").sheets()] == [0, 8]
 
 
 def test_a_direction_that_there_is_not_is_refused_before_anything_is_measured(recipe_file, tmp_path, caplog):
@@ -120,6 +146,14 @@ def test_a_direction_that_there_is_not_is_refused_before_anything_is_measured(re
 def test_a_run_that_cannot_be_where_it_is_asked_for(recipe_file, tmp_path, caplog):
     assert main(["train", str(recipe_file), "--run", str(recipe_file)]) == EXIT_FAILED
     assert "cannot make the directory" in caplog.text
+
+
+def test_a_full_disk_is_said_to_be_one(recipe_file, tmp_path, caplog):
+    run = Run(tmp_path / "run")
+    run.path.mkdir()
+    run.recipe_file.with_suffix(".writing").symlink_to("/dev/full")
+    assert main(["train", str(recipe_file), "--run", str(run.path)]) == EXIT_FAILED
+    assert "the disk is full: make room" in caplog.text
 
 
 def test_a_run_of_another_recipe_is_left_alone(recipe_file, tmp_path, caplog):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,32 @@ def test_corrupt_files_are_named_counted_and_left_out(folder, caplog):
     assert "2 of 4 train pictures were left out" in caplog.text
 
 
+@pytest.mark.parametrize("tag", [0x0100, 0x011A], ids=["width", "resolution"])  # struct.error and TypeError in Pillow
+def test_a_picture_with_damaged_exif_data_is_named_and_left_out(folder, caplog, tag):
+    Image.new("RGB", (8, 8)).save(folder / "cat" / "good.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned, so that Pillow writes the rest again
+    exif[0x010F] = "text"
+    torn = exif.tobytes().replace(b"\x01\x0f", tag.to_bytes(2), 1)
+    Image.new("RGB", (8, 8)).save(folder / "cat" / "torn.jpg", exif=torn)
+    assert len(all_of(folder).load("train")) == 1
+    assert "torn.jpg: its EXIF data are damaged" in caplog.text
+
+
+def test_a_name_that_is_no_utf8_is_a_name(folder):
+    for index in range(40):
+        file = os.fsencode(folder / "cat") + b"/caf\xe9%d.png" % index
+        Image.new("L", (8, 8), index).save(os.fsdecode(file))
+    data = all_of(folder, held_out=0.5)
+    assert len(data.load("train")) + len(data.load("test")) == 40
+
+
+def test_a_class_whose_name_is_no_utf8_is_refused(folder):
+    (folder / os.fsdecode(b"caf\xe9")).mkdir()
+    with pytest.raises(DatasetError, match=r"names are no UTF-8: b'caf\\xe9'\. .* rename them"):
+        all_of(folder).load("train")
+
+
 def test_the_middle_is_cut_out(folder):
     pixels = np.zeros((8, 24, 3), np.uint8)
     pixels[:, 8:16] = 255
@@ -100,6 +127,14 @@ def test_impossible_settings_are_refused():
 def test_sixteen_bits_are_scaled_and_not_clipped(folder):
     Image.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(folder / "cat" / "deep.png")
     assert (all_of(folder).load("train").pixels == 0x80).all()
+
+
+def test_a_class_that_is_held_out_whole_is_refused_for_that(folder):
+    Image.new("RGB", (8, 8)).save(folder / "cat" / "only.png")
+    with pytest.raises(
+        DatasetError, match=r"every picture in cat of .* is held out \(held_out is 0\.999\), and none is"
+    ):
+        all_of(folder, held_out=0.999).load("train")
 
 
 def test_a_class_without_a_picture_to_train_on_is_refused(folder):

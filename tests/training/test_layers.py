@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from training.layers import Framing
+from training.layers import Framing, ProjectionHead
 
 
 def card(size, left, top, width, height):
@@ -39,3 +40,11 @@ def test_framing_that_is_fitted_is_kept_with_the_weights():
     picture = torch.rand(2, 3, 32, 32)
     assert torch.equal(other(picture), framing(picture))
     assert not torch.equal(framing(picture), picture)
+
+
+@pytest.mark.parametrize(("bounded", "match"), [(False, 3.5), (True, 7.0)])
+def test_the_match_is_the_product_of_class_and_features(bounded, match):
+    head = ProjectionHead(4, 2, bounded=bounded)
+    with torch.no_grad():
+        head.embedding.weight[1] = torch.tensor([1.0, 0, 2, 0])
+    assert head(torch.tensor([[3.0, 9, 2, 9]]), torch.tensor([1]))[1].item() == match

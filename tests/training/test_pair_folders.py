@@ -49,6 +49,27 @@ def test_what_is_torn_or_alone_is_named_counted_and_left_out(folder, caplog):
     assert "1 of 9 train pairs were left out" in caplog.text
 
 
+def test_pairs_of_two_shapes_are_named_and_left_out(folder, caplog):
+    save(folder / "A" / "3.png", "red", (64, 32))
+    save(folder / "B" / "3.bmp", "blue", (32, 32))
+    assert len(PairFolders(str(folder), size=8, held_out=0.0).load("train")) == 9
+    assert "left out 3: A is 64 x 32, B 32 x 32; give both one shape" in caplog.text
+
+
+@pytest.mark.parametrize("scaled", [(50, 33), (50, 34), (100, 67), (200, 134), (49, 33)])
+def test_pairs_may_differ_in_scale_and_by_its_rounding(folder, scaled):
+    save(folder / "A" / "3.png", "red", (100, 67))
+    save(folder / "B" / "3.bmp", "blue", scaled)
+    assert len(PairFolders(str(folder), size=8, held_out=0.0).load("train")) == 10
+
+
+@pytest.mark.parametrize("other", [(50, 31), (50, 36), (67, 100), (100, 65)])
+def test_what_is_more_than_rounding_is_another_shape(folder, other):
+    save(folder / "A" / "3.png", "red", (100, 67))
+    save(folder / "B" / "3.bmp", "blue", other)
+    assert len(PairFolders(str(folder), size=8, held_out=0.0).load("train")) == 9
+
+
 def test_halves_of_one_picture_are_a_pair(tmp_path):
     pixels = np.zeros((8, 16, 3), np.uint8)
     pixels[:, :8, 0] = pixels[:, 8:, 2] = 255

@@ -48,6 +48,22 @@ def test_the_discriminator_judges_an_output_together_with_its_own_source(method,
     assert not torch.equal(fake[:, 3:], target)
 
 
+def test_the_discriminator_compares_the_same_patch_of_what_is_real_and_made(paired_tables, monkeypatch):
+    recipe = parse_recipe({**paired_tables, "jitter": [], "penalties": []}, "the recipe")
+    assert recipe.components.augment.policies == ("translation", "cutout")
+    method = build(recipe, recipe.data.load("train"))
+    seen = []
+    judge = method.critic.discriminator.forward
+    monkeypatch.setattr(
+        method.critic.discriminator, "forward", lambda items, y: (seen.append(items.detach()), judge(items, y))[1]
+    )
+    steps(method, recipe, 1)
+    both, fake, real = seen  # D's step in one pass; G's in two
+    for real_pair, fake_pair in (both.chunk(2), (real, fake)):
+        assert torch.equal(real_pair[:, :3], fake_pair[:, :3])  # the source is shown beside each of the two
+        assert torch.equal(real_pair == 0, fake_pair == 0)
+
+
 def test_seeds_give_several_outputs_and_the_spread_is_reported(method):
     assert not torch.equal(method.translate(method.sources, 0), method.translate(method.sources, 1))
     assert method.diversity() > 0

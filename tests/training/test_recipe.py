@@ -41,6 +41,16 @@ def test_every_default_is_written_out(recipe):
         ({"objective": {"name": "hing"}}, "unknown objective 'hing'; available: hinge, non_saturating, relativistic"),
         ({"penalties": [{"name": "r3", "weight": 1}]}, "unknown penalty 'r3'; available: r1, r2"),
         ({"schedule": {"total_kimg": -1}}, "greater than 0"),
+        ({"schedule": {"total_kimg": float("inf")}}, r"schedule\.total_kimg: .* finite"),
+        (
+            {"schedule": {"total_kimg": 0.0004, "batch_size": 8}},
+            r"schedule: total_kimg = 0\.0004 is 0 images, less than one batch of 8; at least 0\.008",
+        ),
+        (
+            {"generator_optimizer": {"learning_rate": True}},
+            r"generator_optimizer\.learning_rate: is true; allowed: a number, or a table",
+        ),
+        ({"generator_optimizer": {"learning_rate": {"start": True, "end": 0}}}, r"learning_rate\.start: .* number"),
         ({"seed": "one"}, "seed"),
         ({"name": "../up"}, "name"),
         ({"limitations": "It blurs."}, "limitations: .*tuple"),

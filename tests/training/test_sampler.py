@@ -24,7 +24,3 @@ def test_a_restored_sampler_goes_on_where_the_other_stood():
     restored.load_state_dict(sampler.state_dict())
     for _ in range(8):
         assert torch.equal(sampler.draw(), restored.draw())
-
-
-def test_a_batch_larger_than_the_data_is_the_data():
-    assert sorted(EpochSampler(3, 64, seed=0).draw().tolist()) == [0, 1, 2]

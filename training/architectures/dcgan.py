@@ -93,7 +93,9 @@ class DCGANDiscriminatorConfig(DiscriminatorConfig):
     max_channels: PositiveInt = 256
     feature_dim: PositiveInt = 256
     spectral_norm: bool = False
-    """Bound each layer's Lipschitz constant, for objectives without a gradient penalty (Miyato et al. 2018)."""
+    """Bound each layer's Lipschitz constant, that of the classes' embedding too, for objectives without a gradient
+    penalty (Miyato et al. 2018; Miyato & Koyama 2018).
+    """
 
     def build(self, shape: PictureShape) -> "DCGANDiscriminator":
         return DCGANDiscriminator(self, shape)
@@ -110,11 +112,11 @@ class DCGANDiscriminator(Discriminator):
             layers += [nn.Conv2d(next_width, next_width, 3, padding=1), nn.LeakyReLU(LEAK)]
         self.body = nn.Sequential(*layers)
         self.to_features = nn.Linear(widths[-1] * smallest**2, config.feature_dim)
-        self.head = ProjectionHead(config.feature_dim, shape.num_classes)
+        self.head = ProjectionHead(config.feature_dim, shape.num_classes, bounded=config.spectral_norm)
         self.apply(initialise)
         if config.spectral_norm:
             for module in self.modules():
-                if isinstance(module, nn.Conv2d | nn.Linear):
+                if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
                     spectral_norm(module)
 
     def scores(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:

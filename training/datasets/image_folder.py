@@ -1,5 +1,6 @@
 """A folder of pictures with one sub-folder per class is a data set too."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,12 @@ class ImageFolder(AbstractDataset):
             labels.append(label_of[file])
         empty = [name for label, name in enumerate(classes) if label not in labels]
         if split == "train" and empty:
+            withheld = [name for name in empty if self._files(name, "test") and not self._files(name, "train")]
+            if withheld:
+                raise DatasetError(
+                    f"every picture in {', '.join(withheld)} of {self.path} is held out (held_out is {self.held_out}), "
+                    "and none is left to train on; add pictures, or hold out a smaller share"
+                )
             raise DatasetError(
                 f"{self.path} has no readable picture to train on in {', '.join(empty)}; "
                 f"types read: {', '.join(sorted(SUFFIXES))}"
@@ -75,6 +82,11 @@ class ImageFolder(AbstractDataset):
         classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         if not classes:
             raise DatasetError(f"{folder} has no sub-folders; pictures are expected in one sub-folder per class")
+        if unnameable := [os.fsencode(name) for name in classes if name != name.encode(errors="replace").decode()]:
+            raise DatasetError(
+                f"{folder} has sub-folders whose names are no UTF-8: {', '.join(map(str, unnameable))}. The names of "
+                "classes go into the bundle; rename them."
+            )
         return classes
 
     def _files(self, name: str, split: Split) -> list[Path]:

@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from service.manifest import DataSource
 from training.datasets.base import AbstractDataset, DatasetError, Pairs, Split
@@ -18,9 +17,9 @@ from training.datasets.picture_files import (
     Crop,
     check_size,
     convert,
-    decode,
     picture_files,
     read_each,
+    upright,
 )
 from training.datasets.splits import check_share, split_of
 
@@ -31,7 +30,8 @@ logger = logging.getLogger(__name__)
 class PairFolders(AbstractDataset):
     """`path/A/x.png` -> `path/B/x.jpg`, or `path/x.png` whose left half is the source and whose right half the target.
 
-    Held out is a share of the pairs, chosen by the hash of their path without its suffix.
+    The two may differ in scale, not in shape: their middles would not be of the same part. Held out is a share of the
+    pairs, chosen by the hash of their path without its suffix.
     """
 
     path: str
@@ -99,24 +99,36 @@ class PairFolders(AbstractDataset):
 
     def _files(self, files: tuple[Path, ...]) -> NDArray[np.uint8]:
         """uint8 [2, C, size, size] of two files."""
-        sides = []
+        sides, sizes = [], []
         for file in files:
             try:
-                sides.append(decode(file, self.size, self.channels, crop=self.crop))
+                picture = upright(file)
+                sides.append(convert(picture, self.size, self.channels, crop=self.crop))
             except UNREADABLE as error:
                 raise ValueError(f"{file}: {error}") from error
+            sizes.append(picture.size)
+        if not _have_one_shape(*sizes):
+            (width, height), (other_width, other_height) = sizes
+            raise ValueError(f"A is {width} x {height}, B {other_width} x {other_height}; give both one shape")
         return np.stack(sides)
 
     def _halves(self, files: tuple[Path, ...]) -> NDArray[np.uint8]:
         """uint8 [2, C, size, size] of the left and the right half of one file."""
-        with Image.open(files[0]) as opened:
-            whole = ImageOps.exif_transpose(opened)
-            if whole.width % 2:
-                raise ValueError(f"is {whole.width} pixels wide, which has no two halves")
-            middle = whole.width // 2
-            boxes = (0, 0, middle, whole.height), (middle, 0, whole.width, whole.height)
-            sides = [convert(whole.crop(box), self.size, self.channels, crop=self.crop) for box in boxes]
-        return np.stack(sides)
+        whole = upright(files[0])
+        if whole.width % 2:
+            raise ValueError(f"is {whole.width} pixels wide, which has no two halves")
+        middle = whole.width // 2
+        boxes = (0, 0, middle, whole.height), (middle, 0, whole.width, whole.height)
+        return np.stack([convert(whole.crop(box), self.size, self.channels, crop=self.crop) for box in boxes])
+
+
+def _have_one_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (width, height) differ in scale alone, so that their middles are of the same part.
+
+    The smaller may be off by a pixel along one side, which is what rounding does when a picture is scaled.
+    """
+    (width, height), (small_width, small_height) = max(one, other), min(one, other)
+    return abs(width * small_height - height * small_width) <= max(width, height)
 
 
 def _by_key(folder: Path) -> dict[str, Path]:

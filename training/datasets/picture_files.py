@@ -43,8 +43,21 @@ def decode(file: Path | IO[bytes], size: int, channels: int, *, crop: Crop = "ce
     Raises:
         one of UNREADABLE: if it cannot be decoded, or not in a stated way.
     """
+    return convert(upright(file), size, channels, crop=crop)
+
+
+def upright(file: Path | IO[bytes]) -> Image.Image:
+    """An encoded picture, turned as its EXIF data say.
+
+    Raises:
+        one of UNREADABLE: if it cannot be decoded, or its EXIF data cannot.
+    """
     with Image.open(file) as opened:
-        return convert(ImageOps.exif_transpose(opened), size, channels, crop=crop)
+        opened.load()
+        try:
+            return ImageOps.exif_transpose(opened)
+        except Exception as error:  # Pillow raises struct.error, TypeError, AttributeError, whatever it stumbles over
+            raise ValueError(f"its EXIF data are damaged ({error}); save it anew without them") from error
 
 
 def convert(picture: Image.Image, size: int, channels: int, *, crop: Crop = "centre") -> NDArray[np.uint8]:

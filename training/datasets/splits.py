@@ -17,10 +17,15 @@ def check_share(held_out: float) -> None:
 
 def split_of(key: str, held_out: float) -> Split:
     """The split of everything that has this key; `held_out` is the share of keys that `test` gets."""
-    first_bytes = hashlib.sha256(key.encode()).digest()[:8]
+    first_bytes = _digest(key)[:8]
     return "test" if int.from_bytes(first_bytes) < held_out * 2**64 else "train"
 
 
 def half_of(key: str) -> int:
     """0 or 1, independent of `split_of`."""
-    return hashlib.sha256(key.encode()).digest()[8] % 2
+    return _digest(key)[8] % 2
+
+
+def _digest(key: str) -> bytes:
+    # A file's name is bytes; where they are no UTF-8, Python keeps them as surrogates, and this gives them back.
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

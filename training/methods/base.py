@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from training.checkpoint import StateError
 from training.compute import Compute
 from training.config import Section
 from training.datasets import Data
@@ -25,7 +26,7 @@ class Progress:
     """How far a run has come."""
 
     nimg: int
-    """Real images shown so far."""
+    """Generator steps so far times `batch_size`; a method may draw more real items than one batch in a step."""
     total_nimg: int
     batch_size: int
 
@@ -102,8 +103,18 @@ class AbstractMethod(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The reverse of `state_dict`."""
-        for name, network in self.networks.items():
-            network.load_state_dict(state["networks"][name])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+        """The reverse of `state_dict`.
+
+        Raises:
+            StateError: if it is that of other networks.
+        """
+        try:
+            for name, network in self.networks.items():
+                network.load_state_dict(state["networks"][name])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+        except (KeyError, RuntimeError, ValueError) as error:  # a name, a shape, a number of parameters
+            raise StateError(
+                f"the saved {name} is not the one that the run's recipe builds today. Bring back the recipe.toml, or "
+                "the version of this program, that it was trained with, or start anew with --run."
+            ) from error

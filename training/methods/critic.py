@@ -60,10 +60,18 @@ class Critic:
     each item, or for each patch of it.
     """
 
-    def __init__(self, discriminator: nn.Module, config: TwoPlayerConfig, compute: Compute) -> None:
+    def __init__(
+        self, discriminator: nn.Module, config: TwoPlayerConfig, compute: Compute, *, compares_pairs: bool = False
+    ) -> None:
+        """
+        Args:
+            compares_pairs: whether row i of what is real belongs to row i of what is fake. Then both are augmented
+                alike, or an objective that compares them would compare one patch with another.
+        """
         self.discriminator = discriminator
         self.config = config
         self.compute = compute
+        self.compares_pairs = compares_pairs
 
     def discriminator_loss(
         self, real: Tensor, fake: Tensor, y: Tensor | None = None, *, step: int, fraction: float
@@ -79,7 +87,11 @@ class Critic:
         """
         self.discriminator.requires_grad_(True)
         # In one pass, which is faster than two and updates a spectral norm once.
-        logits = self._logits(torch.cat([real, fake]), None if y is None else torch.cat([y, y]))
+        if self.compares_pairs:
+            both = torch.cat(self._augmented(real, fake))
+        else:
+            (both,) = self._augmented(torch.cat([real, fake]))
+        logits = self._logits(both, None if y is None else torch.cat([y, y]))
         real_logits, fake_logits = logits.chunk(2)
         loss = self.config.objective.discriminator_loss(real_logits, fake_logits)
         scalars = {
@@ -98,22 +110,31 @@ class Critic:
     def generator_loss(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
         """The loss of G, whose gradient reaches `fake` and not D."""
         self.discriminator.requires_grad_(False)
+        needs_real = self.config.objective.generator_needs_real_logits
+        if self.compares_pairs and needs_real:
+            real, fake = self._augmented(real, fake)
+        else:
+            (fake,) = self._augmented(fake)
+            if needs_real:
+                (real,) = self._augmented(real)
         fake_logits = self._logits(fake, y)
         real_logits = None
-        if self.config.objective.generator_needs_real_logits:
+        if needs_real:
             with torch.no_grad():
                 real_logits = self._logits(real, y)
         return self.config.objective.generator_loss(real_logits, fake_logits)
 
+    def _augmented(self, *aligned: Tensor) -> tuple[Tensor, ...]:
+        """Items as D sees them, row i of each changed alike."""
+        return aligned if self.config.augment is None else self.config.augment.alike(*aligned)
+
     def _logits(self, items: Tensor, y: Tensor | None) -> Tensor:
-        """Logits as D sees items: augmented."""
-        if self.config.augment is not None:
-            items = self.config.augment(items)
         with self.compute.autocast():
             logits: Tensor = self.discriminator(items, y)
         return logits.float()
 
     def _mean_logits(self, items: Tensor, y: Tensor | None) -> Tensor:
         """[N], so that a penalty's weight does not depend on how many patches there are."""
+        (items,) = self._augmented(items)
         logits = self._logits(items, y)
         return logits.view(len(logits), -1).mean(1)

@@ -85,7 +85,7 @@ class Paired(AbstractMethod):
         self.critic: Critic | None = None
         if config.adversarial_weight:
             discriminator = compute.place(config.discriminator.build((source[0] + target[0], *target[1:])))
-            self.critic = Critic(discriminator, config, compute)
+            self.critic = Critic(discriminator, config, compute, compares_pairs=True)
             self.networks["discriminator"] = discriminator
             self.optimizers["discriminator"] = config.discriminator_optimizer.build(discriminator)
         shown = held_out()
