@@ -24,13 +24,21 @@ def _generate(given: argparse.Namespace) -> None:
     from service.errors import GaneryError  # noqa: PLC0415
     from service.settings import Settings  # noqa: PLC0415
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         generate(Settings.from_environment(), given)
     except GaneryError as error:
         sys.exit(error.detail)
     except OSError as error:  # no space left, no right to write
         sys.exit(f"{error.filename or given.out}: {error.strerror or error}; the same command goes on where it stopped")
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port; ports go from 0 to 65535")
+    return number
 
 
 def main() -> None:
@@ -40,7 +48,7 @@ def main() -> None:
 
     serving = commands.add_parser("serve", help="serve the bundles over HTTP, until SIGTERM")
     serving.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for all interfaces (default: %(default)s)")
-    serving.add_argument("--port", type=int, default=3000, help="default: %(default)s")
+    serving.add_argument("--port", type=_port, default=3000, help="default: %(default)s")
     serving.add_argument(
         "--grace-seconds",
         type=int,

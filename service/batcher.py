@@ -284,7 +284,8 @@ class Batcher:
                 try:
                     self._compute(batch, began, runner.close)
                 except Exception as error:  # a thread that dies would leave the queue without hands
-                    logger.exception("a batch was not computed")
+                    if not isinstance(error, Stopping):
+                        logger.exception("a batch was not computed")
                     for job in batch:
                         with suppress(InvalidStateError):  # it has its result
                             job.outcome.set_exception(error)

@@ -174,7 +174,10 @@ def write_shards(shards: Shards, store: Store, *, worker: int = 0, workers: int 
     """
     plan = _json(shards.facts)
     if (before := store.read(PLAN_FILE)) not in (None, plan):
-        raise InvalidValue(f"{PLAN_FILE} there is of another plan; choose an empty place, or the same arguments")
+        different = _differences(before, shards.facts)
+        raise InvalidValue(
+            f"{PLAN_FILE} there is of another plan ({different}); choose an empty place, or the same arguments"
+        )
     if before is None:
         store.write(PLAN_FILE, plan)
     for number in range(worker, len(shards), workers):
@@ -281,6 +284,15 @@ def _record(store: Store, name: str) -> dict[str, Any] | None:
             f"{name}.json, and it is written again"
         )
     return record
+
+
+def _differences(before: bytes | None, facts: dict[str, Any]) -> str:
+    """By the names of what another plan has otherwise."""
+    try:
+        then, now = json.loads(before or b""), json.loads(_json(facts))
+        return "other " + ", ".join(key for key, value in now.items() if then.get(key) != value)
+    except (ValueError, AttributeError):
+        return "it cannot be read"
 
 
 def _json(value: Any) -> bytes:

@@ -213,7 +213,11 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
         timeout_graceful_shutdown=grace_seconds,
         timeout_worker_healthcheck=PING_EVERY,
     )
-    supervisor = Supervisor(config, sockets=[config.bind_socket()])
+    try:
+        listener = config.bind_socket()
+    except SystemExit:  # uvicorn has said why, and not where
+        sys.exit(f"{host}:{port} cannot be listened on; --host and --port choose another address")
+    supervisor = Supervisor(config, sockets=[listener])
     supervisor.run()
     sys.exit(1 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0)
 

@@ -147,7 +147,7 @@ def train(arguments: argparse.Namespace) -> None:
         way = "" if direction is None else f" --direction {direction}"
         logger.info("done: python -m training evaluate %s%s", run.path, way)
         ending = "" if direction is None else f"-{direction}"
-        logger.info("then: python -m training export %s --to models/%s%s%s", run.path, recipe.name, ending, way)
+        logger.info("then: python -m training export %s --to models/%s%s%s", run.path, run.path.name, ending, way)
 
 
 def measure(arguments: argparse.Namespace) -> None:

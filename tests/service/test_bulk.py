@@ -106,7 +106,7 @@ def test_a_shard_that_is_not_whole_is_named(shards, out):
 def test_shards_of_another_plan_are_left_alone(shards, digits_bundle, out):
     write(shards, out)
     before = contents(out)
-    with pytest.raises(InvalidValue, match="another plan"):
+    with pytest.raises(InvalidValue, match=r"another plan \(other seeds\)"):
         write(Shards(Plan.of(digits_bundle, first_seed=6, count=25), size=10), out)
     assert contents(out) == before
 

@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Thread, Timer
@@ -49,3 +50,16 @@ def test_whoever_was_connected_when_it_stopped_is_answered():
         Timer(0.5, server.handle_exit, (signal.SIGTERM, None)).start()
         running.join()
     assert set.union(*(client.result() for client in clients)) == {"200"}
+
+
+def test_an_address_that_is_taken_or_is_none_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "service", "serve", "--port"]
+        ran = [
+            subprocess.run([*command, each], capture_output=True, text=True, check=False) for each in (port, "99999")
+        ]
+    assert [each.returncode != 0 for each in ran] == [True, True]
+    assert f"127.0.0.1:{port} cannot be listened on" in ran[0].stderr
+    assert "99999 is no port; ports go from 0 to 65535" in ran[1].stderr
+    assert "Traceback" not in ran[0].stderr + ran[1].stderr

@@ -161,7 +161,7 @@ def test_a_run_of_another_recipe_is_left_alone(recipe_file, tmp_path, caplog):
     run = str(tmp_path / "run")
     assert main(["train", str(recipe_file), "--run", run]) == 0
     assert f"python -m training evaluate {run}" in caplog.text
-    assert f"python -m training export {run} --to models/tiny" in caplog.text
+    assert f"python -m training export {run} --to models/run" in caplog.text
     assert main(["train", str(recipe_file), "--run", run, "--set", "name=other"]) == EXIT_FAILED
     assert "is a run of the recipe 'tiny', not of 'other'" in caplog.text
 
