@@ -18,6 +18,7 @@ from weakref import ref
 
 from service.errors import DeadlineExceeded, Overloaded, Stopping
 from service.jobs import Done, Job, JobQueue, Outcome, Priority
+from service.turns import Turns
 from service.work import Computed, Work
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class Batcher:
     Args:
         compute: runs a batch, and calls its second argument when it would take another: the files of one batch are
             written while the next one is on its way. Several threads call it at once.
-        runners: batches at a time that have not got so far.
+        turns: batches at a time that have not got so far; other bundles may share them. None is one, of its own.
         max_rows: most rows of a batch.
         max_pixels: most pixels that may come out of a batch; work that alone has more runs alone.
         unit: rows that the graph always runs together; what is missing is padded, and costs as much.
@@ -90,7 +91,7 @@ class Batcher:
         self,
         compute: Callable[[Sequence[Work[Any]], Callable[[], object]], Computed],
         *,
-        runners: int = 1,
+        turns: Turns | None = None,
         max_rows: int = 32,
         max_pixels: int = 2**20,
         unit: int = 1,
@@ -101,7 +102,9 @@ class Batcher:
     ) -> None:
         self.max_rows = max_rows
         self.unit = unit
-        self.runners = runners
+        self._turns = turns or Turns(1)
+        self.runners = self._turns.count
+        self._turn_seconds = 0.0
         self.seconds_per_pixel = seconds_per_pixel
         self._deviation = 0.0
         self.observer = observer or Observer()
@@ -114,7 +117,8 @@ class Batcher:
         self._queues: dict[Priority, JobQueue] = {"interactive": JobQueue(), "bulk": JobQueue()}
         self._running = 0
         self._streams: list[Stream] = []
-        self._idle = runners
+        self._idle = self.runners
+        self._choosing = 0
         self._since_bulk = 0
         self._started: dict[int, float] = {}
         self._threads: list[Thread] = []
@@ -135,7 +139,13 @@ class Batcher:
     @property
     def wait_seconds(self) -> float:
         """How long interactive work that comes now will wait for a runner, at the speed measured."""
-        return self._ahead * self.seconds_per_pixel
+        return self._seconds_for(self._ahead)
+
+    def _seconds_for(self, pixels: float, seconds_per_pixel: float | None = None) -> float:
+        """That a runner takes for so many pixels, other bundles' turns between its batches included."""
+        per_pixel = self.seconds_per_pixel if seconds_per_pixel is None else seconds_per_pixel
+        turns = pixels / self.max_pixels + 1 if pixels else 0
+        return pixels * per_pixel + turns * self._turn_seconds
 
     @property
     def _ahead(self) -> float:
@@ -247,7 +257,7 @@ class Batcher:
         if not queue.rows:
             return  # the first is taken, however large
         ahead = self._ahead
-        wait = ahead * self.seconds_per_pixel
+        wait = self._seconds_for(ahead)
         if queue.rows + work.rows > limits.rows or queue.pixels + work.pixels > limits.pixels:
             self.observer.rejected("queue_full")
             raise Overloaded(
@@ -256,7 +266,7 @@ class Batcher:
             )
         # Its own share counts as well: a result that is ready when the deadline strikes comes too late.
         # A full queue is always as long as deadlines allow: by the mean speed alone, one result in four came too late.
-        needed = (ahead + work.pixels) * (self.seconds_per_pixel + DEVIATIONS * self._deviation)
+        needed = self._seconds_for(ahead + work.pixels, self.seconds_per_pixel + DEVIATIONS * self._deviation)
         left = job.deadline - job.since
         if needed > left:
             self.observer.rejected("deadline")
@@ -293,16 +303,24 @@ class Batcher:
             batch.clear()  # or its results would stay until the next
 
     def _take(self) -> list[Job]:
-        """Wait for work and a runner; the jobs of the next batch, none when closed and empty."""
-        with self._lock:
-            while True:
+        """Wait for work and a turn; the jobs of the next batch, none when closed and empty."""
+        while True:
+            with self._lock:
                 self._changed.wait_for(lambda: self._idle if self.waiting else self._closed)
                 if not self.waiting:
                     self._changed.notify_all()
                     return []
-                if batch := self._next_batch():
-                    self._idle -= 1
+                self._idle -= 1
+                self._choosing += 1
+            waited = self._turns.take()
+            with self._lock:
+                self._turn_seconds += WEIGHT_OF_LATEST * (waited - self._turn_seconds)
+                batch = self._next_batch()
+                self._choosing -= 1
+                if batch:
                     return batch
+                self._idle += 1
+            self._turns.give_back()
 
     def _release_runner(self, pixels: int, padding: float, began: float) -> None:
         """It would take another batch; `padding` times as many pixels have been computed."""
@@ -317,11 +335,12 @@ class Batcher:
             self._idle += 1
             if self.waiting:
                 self._changed.notify()
+        self._turns.give_back()
 
     def _next_batch(self) -> list[Job]:
-        # Idle runners share what waits, rather than watch one of them compute it.
+        # Idle runners, and those that wait for a turn, share what waits, rather than watch one of them compute it.
         waiting = self._queues["interactive"].pixels + self._queues["bulk"].pixels
-        room = min(self.max_pixels, math.ceil(waiting / self._idle))
+        room = min(self.max_pixels, math.ceil(waiting / (self._idle + self._choosing)))
         bulk_first = bool(self._queues["bulk"].jobs) and self._since_bulk >= BULK_EVERY - 1
         order: list[Priority] = ["bulk", "interactive"] if bulk_first else ["interactive", "bulk"]
         batch: list[Job] = []

@@ -73,7 +73,7 @@ class Bundle:
         measured = opened.measured
         batcher = Batcher(
             partial(engine.compute, manifest.name),
-            runners=engine.runners(measured.provider),
+            turns=engine.turns(measured.provider),
             max_rows=MAX_BATCH,
             max_pixels=task.max_pixels,
             unit=measured.batch or 1,

@@ -13,6 +13,7 @@ from service.graph_check import check_graph
 from service.manifest import GENERATOR_FILE, GOLDEN_FILE, Manifest
 from service.runtime import CPU, Provider
 from service.tasks import task_of
+from service.turns import Turns
 from service.work import Computed, Work, compute
 
 
@@ -47,8 +48,8 @@ class Engine(Protocol):
             ModelFailure: if there is nothing that could run it any more.
         """
 
-    def runners(self, provider: str) -> int:
-        """How many batches it runs at a time on that provider."""
+    def turns(self, provider: str) -> Turns:
+        """How many batches it runs at a time on that provider; all bundles share them."""
 
     def start(self) -> None:
         """After the last `open`: get ready for work everywhere, not only where it was opened."""
@@ -67,6 +68,7 @@ class Here:
 
     def __init__(self, provider: Provider = "auto", *, max_bytes: int = MAX_BUNDLE_BYTES) -> None:
         self.generators: dict[str, Generator] = {}
+        self._turns: dict[str, Turns] = {}
         self._provider = provider
         self._max_bytes = max_bytes
 
@@ -77,9 +79,9 @@ class Here:
     def compute(self, name: str, works: Sequence[Work[Any]], ran: Callable[[], object] = lambda: None) -> Computed:
         return compute(self.generators[name], works, ran)
 
-    def runners(self, provider: str) -> int:
+    def turns(self, provider: str) -> Turns:
         # Sessions of one thread share no kernel, so one caller for each CPU; a GPU's work is one stream.
-        return available_cpus() if provider == CPU else 1
+        return self._turns.setdefault(provider, Turns(available_cpus() if provider == CPU else 1))
 
     def start(self) -> None:
         pass

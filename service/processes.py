@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from service.cpus import available_cpus
 from service.errors import GaneryError, InvalidBundle, ModelFailure, Stopping
 from service.files import MAX_BUNDLE_BYTES
+from service.turns import Turns
 
 if TYPE_CHECKING:  # this module is imported first of all, to start the processes early
     from service.compute_process import OpenAgain
@@ -176,7 +177,7 @@ class Processes:
         max_bundle_bytes: int = MAX_BUNDLE_BYTES,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        self._count = count
+        self._turns = Turns(count)
         self._provider = provider
         self._max_bundle_bytes = max_bundle_bytes
         self._seconds = trial_seconds or None
@@ -235,8 +236,8 @@ class Processes:
         failure = ModelFailure("the process that computed it has ended, twice; perhaps there is too little memory")
         return Computed([Result(error=failure)])
 
-    def runners(self, provider: str) -> int:
-        return self._count
+    def turns(self, provider: str) -> Turns:
+        return self._turns
 
     def start(self) -> None:
         """See `Engine.start`; it does not wait, for one process is ready and the others are not needed yet."""

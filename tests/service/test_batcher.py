@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from service.batcher import BULK_EVERY, Batcher, Observer, QueueLimits
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded, Stopping
+from service.turns import Turns
 from service.work import Work, compute
 
 
@@ -213,7 +214,7 @@ def test_where_batches_take_now_longer_and_now_less_long_more_time_is_reckoned_w
 
 def test_idle_runners_share_what_waits(make_batcher):
     echo = Echo(open_gate=False)
-    batcher = make_batcher(echo, runners=2)
+    batcher = make_batcher(echo, turns=Turns(2))
     with batcher._lock:  # no runner takes any before all are there
         held = [batcher.submit(numbers(i)) for i in range(8)]
     for _ in range(2):
@@ -236,7 +237,7 @@ def test_the_next_batch_begins_while_the_files_of_one_are_written(make_batcher):
 
 def test_no_more_batches_run_at_a_time_than_there_are_runners(make_batcher):
     echo = Echo(open_gate=False)
-    batcher = make_batcher(echo, runners=2, max_rows=1)
+    batcher = make_batcher(echo, turns=Turns(2), max_rows=1)
     futures = [batcher.submit(numbers(i)) for i in range(6)]
     for _ in range(2):
         assert echo.running.acquire(timeout=10)
@@ -470,7 +471,7 @@ def test_a_result_that_nobody_holds_is_freed_without_the_collector(make_batcher,
     max_rows=st.integers(5, 12),
 )
 def test_no_result_ever_reaches_another_request(asks, runners, max_rows):
-    batcher = Batcher(partial(compute, Echo()), runners=runners, max_rows=max_rows)
+    batcher = Batcher(partial(compute, Echo()), turns=Turns(runners), max_rows=max_rows)
     expected, futures = [], []
     for index, (rows, priority, shape, leaves) in enumerate(asks):
         expected.append([100 * index + row for row in range(rows)])

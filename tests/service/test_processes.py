@@ -19,7 +19,7 @@ from service.errors import InvalidBundle, ModelFailure
 from service.manifest import GENERATOR_FILE
 from service.processes import Processes, how_many
 from service.runtime import CPU
-from service.work import keep
+from service.work import TrialRows, Work, keep
 
 MANY = 10**10
 
@@ -268,7 +268,7 @@ def test_a_batch_waits_in_a_process_behind_one_whose_files_are_written(running):
     np.testing.assert_array_equal(behind.value, result.value)
     assert not ended
     deadline = time.monotonic() + 10
-    while engine._idle.qsize() != engine.runners(CPU):
+    while engine._idle.qsize() != engine.turns(CPU).count:
         assert time.monotonic() < deadline, "a process has not come back"
         time.sleep(0.01)
 
@@ -292,7 +292,7 @@ def test_what_ends_a_process_does_not_count_against_what_waits_in_it(running):
             assert isinstance(fails.error, ModelFailure)
             assert neighbour.error is None
     assert len(ended) == 12  # each process is told of once, whoever has met its end
-    assert len(engine._idle.queue) == engine.runners(CPU)
+    assert len(engine._idle.queue) == engine.turns(CPU).count
 
 
 def end_soon(pixels):
@@ -430,3 +430,25 @@ def test_a_process_for_each_cpu_but_one_for_a_gpu(monkeypatch):
     assert [how_many(None, "cpu"), how_many(2, "cpu"), how_many(0, "cuda")] == [3, 2, 0]
     monkeypatch.setattr("service.processes.version", lambda name: "1.0")
     assert [how_many(None, "auto"), how_many(None, "cuda"), how_many(None, "cpu")] == [1, 1, 3]
+
+
+def test_one_bundle_keeps_no_other_waiting(plain, digits, make_engine):
+    """All have the same processes; what waits for one is served in the order in which it came."""
+    engine = make_engine(1)
+    busy, other = (Bundle.load(directory, engine=engine) for directory in (plain, digits))
+    slow = Work(1, 64, TrialRows(1), take_a_moment)
+    queued = [busy.batcher.submit(slow) for _ in range(600)]
+    sample = other.sample(seed=1, class_=0)
+    for _ in range(3):
+        done = sum(future.done() for future in queued)
+        other.batcher.submit(other.work([sample], keep)).result(30)
+        assert sum(future.done() for future in queued) - done <= 3 * busy.batcher.max_rows
+    assert not queued[-1].done()
+    assert other.batcher.wait_seconds == 0
+    for bundle in (busy, other):
+        bundle.batcher.close()
+
+
+def take_a_moment(pixels):
+    time.sleep(0.005)
+    return pixels

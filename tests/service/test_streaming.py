@@ -22,6 +22,7 @@ from service.cpus import available_cpus
 from service.deadline import Clock
 from service.errors import Overloaded
 from service.streaming import LONGEST_CHUNK, Pieces, PiecesResponse, joined
+from service.turns import Turns
 from service.work import Work, compute
 
 MANY = {"seed": 0, "count": 20_000, "format": "tar"}
@@ -47,7 +48,7 @@ def number(n):
 
 @pytest.fixture
 def batcher():
-    batcher = Batcher(partial(compute, Numbers()), runners=2, limits=QueueLimits(bulk_streams=1))
+    batcher = Batcher(partial(compute, Numbers()), turns=Turns(2), limits=QueueLimits(bulk_streams=1))
     yield batcher
     batcher.close()
 

@@ -28,6 +28,7 @@ from service.forms import Picture
 from service.latents import draw
 from service.tasks.translate import MAX_BATCH_PIXELS
 from service.translation import TimeLimit, Translation, letterboxed, translations
+from service.turns import Turns
 
 RANDOM = np.random.default_rng(5)
 PHOTO = RANDOM.integers(0, 256, (70, 100, 3), np.uint8)
@@ -196,7 +197,7 @@ def test_tiles_share_batches_and_few_are_in_memory(any_size, gate, listen):
 
 def test_a_batch_takes_many_small_pictures_or_few_tiles(any_size, load):
     def rows(max_pixels, picture):
-        batcher = Batcher(lambda works: None, runners=2, max_pixels=max_pixels)
+        batcher = Batcher(lambda works: None, turns=Turns(2), max_pixels=max_pixels)
         one = translation_of(replace(load(any_size), batcher=batcher), picture)
         return batcher.rows_of(64 * 64), [work.rows for work in one.works()], [work.pixels for work in one.works()]
 
