@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -39,11 +40,9 @@ class Store:
 
     Args:
         url: a path, or what fsspec knows: `s3://bucket/prefix`, `gs://...`; credentials are those of its library.
-        worker: who writes; workers begin with the plan at the same moment, and must not share what lies aside.
     """
 
-    def __init__(self, url: str, *, worker: int = 0) -> None:
-        self._aside_suffix = f".{worker}.part"
+    def __init__(self, url: str) -> None:
         try:
             self._files, self._root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
@@ -77,7 +76,8 @@ class Store:
         """A file that is there when the block ends, and not if it fails."""
         path = self._path(name)
         if isinstance(self._files, LocalFileSystem):  # its own way goes through the directory for temporary files
-            aside = path + self._aside_suffix
+            # Of this writer alone: two may write one file, workers the plan, or a worker and the one that replaces it.
+            aside = f"{path}.{uuid4().hex}.part"
             with self._aside(aside) as stream:
                 yield stream
             self._files.mv(aside, path)
@@ -218,7 +218,7 @@ def generate(settings: Settings, given: Namespace) -> None:
         raise InvalidValue(
             f"--truncation {given.truncation} is not above 0 and at most 1 with three decimals: an id holds no more"
         )
-    store = Store(given.out, worker=worker)
+    store = Store(given.out)
     engine = engine_of(settings)
     try:
         catalog = Catalog.load(
@@ -277,12 +277,14 @@ def _record(store: Store, name: str) -> dict[str, Any] | None:
     content = store.read(f"{name}.json")
     if content is None:
         return None
-    record: dict[str, Any] = json.loads(content)
-    if (size := store.size(name)) != record["bytes"]:
-        raise InvalidValue(
-            f"{name} has {size} bytes, its record says {record['bytes']}; something else has changed it: remove "
-            f"{name}.json, and it is written again"
-        )
+    mend = f"something else has changed it: remove {name}.json, and the shard is written again"
+    try:
+        record: dict[str, Any] = json.loads(content)
+        size = int(record["bytes"])
+    except (ValueError, KeyError, TypeError):
+        raise InvalidValue(f"{name}.json is no record of a shard; {mend}") from None
+    if (found := store.size(name)) != size:
+        raise InvalidValue(f"{name} has {found} bytes, its record says {size}; {mend}")
     return record
 
 

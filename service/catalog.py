@@ -92,7 +92,7 @@ class Catalog:
 
         bundles, refused = {}, {}
         for directory, outcome in zip(directories, _in_threads(load, directories), strict=True):
-            name = _printable(directory.name)
+            name = printable(directory.name)
             if isinstance(outcome, Bundle):
                 bundles[name] = outcome
                 _report(outcome)
@@ -249,10 +249,10 @@ def _check_place(directory: Path, models_dir: Path) -> None:
 def _reason(error: Exception) -> str:
     if not isinstance(error, GaneryError):
         return f"unforeseen {type(error).__name__}; the log has it"
-    text = _printable(error.detail)
+    text = printable(error.detail)
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text, with escapes for what could forge a line of the log or is no valid Unicode."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

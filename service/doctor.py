@@ -9,7 +9,7 @@ from time import perf_counter
 
 from service import __version__
 from service.bundle import Bundle
-from service.catalog import Catalog
+from service.catalog import Catalog, printable
 from service.cpus import available_cpus
 from service.keys import Keys
 from service.lifecycle import engine_of
@@ -101,7 +101,8 @@ def _bundle(bundle: Bundle) -> Iterator[str]:
     manifest = bundle.manifest
     output = manifest.output
     size = f"{output.height or 'any'}x{output.width or 'any'}x{output.channels}"
-    yield f"  {manifest.name} {manifest.version}: {manifest.task}, {size}, digest {manifest.digest[:16]}"
+    version_ = printable(manifest.version)
+    yield f"  {manifest.name} {version_}: {manifest.task}, {size}, digest {manifest.digest[:16]}"
     task = task_of(manifest)
     height, width, _ = task.shape(task.trials()[-1].feed)
     pixels, rows = height * width, batcher.rows_of(height * width)

@@ -36,6 +36,17 @@ class Endpoint:
         await response(scope, receive, send)
 
 
+def bringing(handle: Handler) -> Handler:
+    """The same handler for bodies that are large; their bytes count against `Bodies` while it works."""
+
+    async def counted(request: Request) -> Response:
+        with lifecycle_of(request).bodies.share() as take:
+            request.scope["state"]["take_bytes"] = take
+            return await handle(request)
+
+    return counted
+
+
 def get(path: str, handle: Handler) -> Route:
     return Route(path, Endpoint(handle), methods=["GET"])
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.arrivals import Arrivals
 from service.batcher import QueueLimits
+from service.bodies import Bodies
 from service.catalog import Catalog
 from service.decoding import Decoding
 from service.engine import Engine, Here
@@ -39,6 +40,7 @@ class Lifecycle:
         self.loaded = asyncio.Event()
         self.arrivals = Arrivals()
         self.decoding = Decoding()
+        self.bodies = Bodies(settings.upload_memory_bytes)
         self._catalog: Catalog | None = None
         self._engine: Engine | None = None
         self._loading: Future[Catalog] | None = None
@@ -140,6 +142,7 @@ def engine_of(settings: Settings, *, on_end: Callable[[], None] = lambda: None) 
         trial_seconds=settings.trial_seconds,
         trial_bytes=settings.trial_bytes,
         max_bundle_bytes=settings.max_bundle_bytes,
+        stall_seconds=settings.stall_seconds / 2,  # replaced, before /livez fails
         on_end=on_end,
     )
 

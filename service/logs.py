@@ -4,7 +4,6 @@ import logging.config
 import logging.handlers
 import sys
 import threading
-import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -16,27 +15,52 @@ from service.settings import LogFormat, LogLevel
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 GATHER_SECONDS = 0.25
 GATHER_LINES = 1000
+END_SECONDS = 5.0
+"""That the end of the process waits for the lines that are being written."""
+MOST_LINES = 10_000
+"""That wait for whoever reads them; what comes after these is counted."""
 
 
 class Gathered(logging.handlers.BufferingHandler):
     """Lines to stdout, those of a moment in one write; warnings and worse at once, with all that came before.
 
-    Each write lets go of Python's lock, which the event loop then has to win back from threads that compute.
+    A thread writes. Each write lets go of Python's lock, which the event loop then has to win back from threads that
+    compute; and one to a pipe that nobody reads never ends.
     """
 
     def __init__(self) -> None:
         super().__init__(GATHER_LINES)
+        self._wanted = threading.Event()
+        self._dropped = 0
+        self._writing = threading.Lock()
         threading.Thread(target=self._flush_for_ever, name="log", daemon=True).start()
 
-    def shouldFlush(self, record: logging.LogRecord) -> bool:  # noqa: N802
-        return record.levelno >= logging.WARNING or super().shouldFlush(record)
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self.buffer) >= MOST_LINES:
+            self._dropped += 1
+            return
+        self.buffer.append(record)
+        if record.levelno >= logging.WARNING or len(self.buffer) >= GATHER_LINES:
+            self._wanted.set()
 
     def flush(self) -> None:
+        if not self._writing.acquire(timeout=END_SECONDS):
+            return  # the thread is at it, and nobody reads; the process may end all the same
+        try:
+            self._write()
+        finally:
+            self._writing.release()
+
+    def _write(self) -> None:
         self.acquire()
         try:
             records, self.buffer = self.buffer, []
+            dropped, self._dropped = self._dropped, 0
         finally:
             self.release()
+        if dropped:
+            message = f"{dropped} lines were dropped: nobody read those before them"
+            records.append(logging.LogRecord(__name__, logging.ERROR, __file__, 0, message, None, None))
         if lines := "".join([self._line(record) for record in records]):
             with suppress(OSError):  # a full disk is no reason to stop serving
                 sys.stdout.write(lines)
@@ -52,7 +76,8 @@ class Gathered(logging.handlers.BufferingHandler):
 
     def _flush_for_ever(self) -> None:
         while True:
-            time.sleep(GATHER_SECONDS)
+            self._wanted.wait(GATHER_SECONDS)
+            self._wanted.clear()
             self.flush()
 
 

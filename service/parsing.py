@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -112,6 +112,7 @@ async def read_body(request: Request, *, max_bytes: int, seconds: float) -> byte
         TooLarge: if it is longer than `max_bytes`, whatever Content-Length says.
         RequestTimeout: if not all of it has come after so many seconds; see `Clock`.
         ClientDisconnect: if the client has gone.
+        Overloaded: if uploads are counted (`endpoint.bringing`), and there is no room for it.
     """
     # Refused by its announcement, before a byte of it is read; the count below is what is relied on.
     announced = header_of(request.scope, b"content-length") or ""
@@ -121,13 +122,16 @@ async def read_body(request: Request, *, max_bytes: int, seconds: float) -> byte
     clock.wait_for(
         seconds, lambda: RequestTimeout(f"the body has not come within {seconds:g} seconds; send it at once")
     )
+    take: Callable[[int], None] = request.scope["state"].get("take_bytes", lambda count: None)
     body = bytearray()
     more = True
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body += message.get("body", b"")
+        part = message.get("body", b"")
+        take(len(part))
+        body += part
         more = message.get("more_body", False)
         if len(body) > max_bytes:
             raise TooLarge(f"the body is larger than {max_bytes} bytes; send less")

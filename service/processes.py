@@ -115,15 +115,16 @@ class _Process:
     def _answer(self, seconds: float | None, announced: Callable[[], object]) -> Any:
         content = b""
         try:
-            in_time = seconds is None or self.connection.poll(seconds)
-            while in_time and not (content := self.connection.recv_bytes()):
+            while in_time := seconds is None or self.connection.poll(seconds):
+                if content := self.connection.recv_bytes():
+                    break
                 announced()
         except Exception as error:  # whatever it is: half an answer would be taken for the beginning of the next
             self.kill()
             raise ProcessEnded(self.ending) from error
         if not in_time:
             self.kill()
-            raise ProcessTooSlow
+            raise ProcessTooSlow(self.ending)
         return pickle.loads(content)
 
     def kill(self) -> None:
@@ -141,8 +142,9 @@ def start_early() -> None:
 
     Those of `Settings` too, so the one that says whether there are to be processes is read without them.
     """
-    if os.environ.get("SERVICE_PROCESSES") == "0":
-        return
+    with suppress(ValueError):
+        if int(os.environ.get("SERVICE_PROCESSES") or 1) == 0:
+            return
     with suppress(OSError):  # whoever needs it says so
         _started_early.append(_Process())
 
@@ -164,6 +166,8 @@ class Processes:
         trial_bytes: memory for that, besides the file itself. A GPU's driver takes address space as it likes, so with a
             build for GPUs it is not limited.
         max_bundle_bytes: of one bundle, all files together.
+        stall_seconds: in which a process that computes a batch must say something, or it is replaced; None is without
+            limit.
         on_end: is called when a process has ended that should not have.
     """
 
@@ -175,8 +179,10 @@ class Processes:
         trial_seconds: float,
         trial_bytes: int,
         max_bundle_bytes: int = MAX_BUNDLE_BYTES,
+        stall_seconds: float | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
+        self._stall_seconds = stall_seconds
         self._turns = Turns(count)
         self._provider = provider
         self._max_bundle_bytes = max_bundle_bytes
@@ -268,7 +274,7 @@ class Processes:
                 ran()
 
             self._open_in(process, name)
-            computed: Computed = process.ask(Compute(name, works), announced=announced)
+            computed: Computed = process.ask(Compute(name, works), self._stall_seconds, announced)
         return computed
 
     def _open_in(self, process: _Process, name: str) -> None:

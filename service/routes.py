@@ -16,7 +16,7 @@ from service.animations import ANIMATIONS
 from service.answers import as_json, made_by, one_picture, one_translation, representation, result_of
 from service.archives import ARCHIVES
 from service.bundle import Bundle
-from service.endpoint import WEB, WholeFiles, get, lifecycle_of, page, post
+from service.endpoint import WEB, WholeFiles, bringing, get, lifecycle_of, page, post
 from service.errors import InvalidValue, NotFound, TooLarge
 from service.formats import FORMATS, choose
 from service.forms import BodyLimits, read_pictures, safe_names
@@ -247,8 +247,8 @@ ROUTES: list[BaseRoute] = [
     post("/sample", sample),
     get("/samples/{id}", sample_again),
     post("/interpolate", interpolate),
-    post("/translate", translate),
-    post("/verify", verify),
+    post("/translate", bringing(translate)),
+    post("/verify", bringing(verify)),
     get("/models", models),
     get("/models/{name}", model),
     get("/models/{name}/samples.png", sheet),

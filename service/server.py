@@ -14,8 +14,9 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from multiprocessing import parent_process
 from threading import Thread
-from time import monotonic, sleep
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,19 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._last = sig == signal.SIGTERM
         super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, or say that it cannot be: another server may have bound the port too, and listened first.
+
+        uvloop takes that for a success.
+        """
+        await super().startup(sockets)
+        if self.should_exit:
+            return
+        for listener in sockets or []:
+            if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                _log("another server listens on %s:%d", *listener.getsockname()[:2])
+                sys.exit(STARTUP_FAILURE)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no further connection, accept those that wait, and stop as uvicorn does."""
@@ -244,7 +258,7 @@ def _settings() -> "Settings":
 
 def worker(*, when_loaded: bool = False) -> Any:
     """The ASGI application; in the worker only."""
-    Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
+    Thread(target=_stop_with_supervisor, daemon=True).start()
     try:
         tempfile.gettempdir()
     except FileNotFoundError:  # a full disk, or one to read only: BentoML wants a directory, and never writes into it
@@ -275,8 +289,9 @@ def replacement() -> Any:
     return worker(when_loaded=True)
 
 
-def _stop_with(supervisor: int) -> None:
+def _stop_with_supervisor() -> None:
     """Stop when the supervisor has been killed: nobody could stop this worker, and it would keep the port."""
-    while os.getppid() == supervisor:
-        sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
+    supervisor = parent_process()
+    if supervisor is not None:
+        supervisor.join()
+        os.kill(os.getpid(), signal.SIGTERM)

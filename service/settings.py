@@ -25,7 +25,7 @@ OF_KUBERNETES = re.compile("SERVICE_HOST|SERVICE_PORT.*|PORT.*")
 class Settings(CudaSettings):
     """The service's settings; each field is the variable `SERVICE_<FIELD>`. Those of CUDA stand in `cuda.py`."""
 
-    model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="SERVICE_", env_ignore_empty=True, frozen=True)
 
     # What is served.
     models_dir: Path = Field(default=Path("models"), description="directory whose sub-directories are the bundles")
@@ -56,6 +56,9 @@ class Settings(CudaSettings):
     # How much a request may bring, and how long things may take.
     max_body_bytes: int = Field(default=64 * 1024, ge=1, description="largest JSON body")
     max_upload_bytes: int = Field(default=16 * 2**20, ge=1, description="largest upload, be it one picture or many")
+    upload_memory_bytes: int = Field(
+        default=128 * 2**20, ge=1, description="most bytes of uploads that are in memory at a time; more are a 429"
+    )
     max_uploads: int = Field(default=1000, ge=1, description="most pictures in one request to /translate")
     max_count: int = Field(default=1_000_000, ge=1, description="most pictures of one request to /sample")
     max_pixels: int = Field(
@@ -68,7 +71,10 @@ class Settings(CudaSettings):
     queue_pixels: int = Field(default=64 * 2**20, ge=1, description="most pixels that wait for one model")
     max_streams: int = Field(default=16, ge=1, description="most long answers that one model works on at a time")
     stall_seconds: float = Field(
-        default=120.0, gt=0, description="a batch that runs longer than this makes /livez fail, to be restarted"
+        default=120.0,
+        gt=0,
+        description="a batch that runs longer than this makes /livez fail, to be restarted; a process that says "
+        "nothing for half as long is replaced",
     )
     body_seconds: float = Field(default=10.0, gt=0, le=3600, description="time in which a whole body must come")
     deadline_seconds: float = Field(

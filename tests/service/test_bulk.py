@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -68,11 +69,31 @@ def test_a_shard_is_the_same_file_whoever_writes_it(shards, tmp_path):
 
 
 def test_workers_that_begin_at_the_same_moment_do_not_meet(out):
-    one, other = Store(str(out), worker=0), Store(str(out), worker=1)
-    with one.writing(PLAN_FILE) as first, other.writing(PLAN_FILE) as second:
+    with Store(str(out)).writing(PLAN_FILE) as first, Store(str(out)).writing(PLAN_FILE) as second:
         first.write(b"the plan")
         second.write(b"the plan")
     assert contents(out) == {PLAN_FILE: b"the plan"}
+
+
+def test_two_workers_of_one_shard_harm_no_file(out):
+    """A node that is lost may go on writing beside the worker that takes its place, and either may be killed."""
+    store = Store(str(out))
+    with store.writing("shard") as first:
+        first.write(b"the first half, ")
+        first.flush()
+        with suppress(KeyboardInterrupt), store.writing("shard") as second:
+            second.write(b"the first")
+            raise KeyboardInterrupt
+        first.write(b"the second half")
+    assert contents(out) == {"shard": b"the first half, the second half"}
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{}", '{"bytes": "many"}'])
+def test_a_record_that_is_none_is_named(shards, out, record):
+    write(shards, out)
+    (out / f"{FILES[1]}.json").write_text(record)
+    with pytest.raises(InvalidValue, match=r"digits-000001.tar.json is no record of a shard; .*remove"):
+        write(shards, out)
 
 
 def test_the_manifest_comes_last_and_tells_the_hash_of_each(shards, out):

@@ -100,3 +100,24 @@ for name in ("service.telemetry", "bentoml"):
         "bentoml informs",
         "bentoml warns",
     ]
+
+
+def test_a_pipe_that_nobody_reads_stops_nobody():
+    code = """
+import logging, os, sys
+from service.logs import write_text
+write_text()
+for _ in range(30_000):
+    logging.getLogger("service").warning("x" * 100)
+print("done", file=sys.stderr, flush=True)
+sys.stdin.readline()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr.readline() == b"done\n"  # and nothing has been read from it
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        lines = process.stdout.read().splitlines()
+    assert 10_000 <= len(lines) < 30_000
+    assert any(b"lines were dropped" in line for line in lines)

@@ -452,3 +452,13 @@ def test_one_bundle_keeps_no_other_waiting(plain, digits, make_engine):
 def take_a_moment(pixels):
     time.sleep(0.005)
     return pixels
+
+
+def test_a_process_that_hangs_is_replaced_and_its_batch_computed_again(digits, make_engine):
+    engine = make_engine(1, stall_seconds=1)
+    bundle = Bundle.load(digits, engine=engine)
+    (process,) = engine._running
+    os.kill(process.pid, signal.SIGSTOP)
+    (result,) = engine.compute("digits", of_seeds(bundle, 1)).results
+    assert result.error is None
+    assert process not in engine._running

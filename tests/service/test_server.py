@@ -52,6 +52,19 @@ def test_whoever_was_connected_when_it_stopped_is_answered():
     assert set.union(*(client.result() for client in clients)) == {"200"}
 
 
+def test_of_two_that_have_bound_one_port_the_second_to_listen_ends():
+    """Both may bind it; uvloop takes the second one's failure to listen for a success."""
+    one, other = (socket.socket() for _ in range(2))
+    with one, other:
+        for listener in (one, other):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(one.getsockname() if listener is other else ("127.0.0.1", 0))
+        one.listen()
+        server = Server(uvicorn.Config(answer, lifespan="off", log_config=None, access_log=False))
+        with pytest.raises((SystemExit, OSError)):
+            server.run([other])
+
+
 def test_an_address_that_is_taken_or_is_none_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
