@@ -8,7 +8,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 
-from pythonjsonlogger.json import RESERVED_ATTRS, JsonFormatter
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
 
 from service.settings import LogFormat, LogLevel
 
@@ -32,14 +33,16 @@ class Gathered(logging.handlers.BufferingHandler):
         super().__init__(GATHER_LINES)
         self._wanted = threading.Event()
         self._dropped = 0
+        self._gathering = threading.Lock()  # not the handler's own, which the end of the process holds while it waits
         self._writing = threading.Lock()
         threading.Thread(target=self._flush_for_ever, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if len(self.buffer) >= MOST_LINES:
-            self._dropped += 1
-            return
-        self.buffer.append(record)
+        with self._gathering:
+            if len(self.buffer) >= MOST_LINES:
+                self._dropped += 1
+                return
+            self.buffer.append(record)
         if record.levelno >= logging.WARNING or len(self.buffer) >= GATHER_LINES:
             self._wanted.set()
 
@@ -52,12 +55,9 @@ class Gathered(logging.handlers.BufferingHandler):
             self._writing.release()
 
     def _write(self) -> None:
-        self.acquire()
-        try:
+        with self._gathering:
             records, self.buffer = self.buffer, []
             dropped, self._dropped = self._dropped, 0
-        finally:
-            self.release()
         if dropped:
             message = f"{dropped} lines were dropped: nobody read those before them"
             records.append(logging.LogRecord(__name__, logging.ERROR, __file__, 0, message, None, None))

@@ -49,6 +49,7 @@ class Server(uvicorn.Server):
     closed. uvicorn closes it while more are coming.
     """
 
+    _in_vain = False
     _last = True
     """Whether nobody listens afterwards. On SIGINT another worker does, and has what waits."""
 
@@ -59,15 +60,19 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, or say that it cannot be: another server may have bound the port too, and listened first.
 
-        uvloop takes that for a success.
+        uvloop takes that for a success, and closes the socket.
         """
+        addresses = [listener.getsockname()[:2] for listener in sockets or []]
         await super().startup(sockets)
-        if self.should_exit:
-            return
-        for listener in sockets or []:
-            if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                _log("another server listens on %s:%d", *listener.getsockname()[:2])
-                sys.exit(STARTUP_FAILURE)
+        for listener, address in zip(sockets or [], addresses, strict=True):
+            if not self.should_exit and not _listens(listener):
+                _log("another server listens on %s:%d", *address)
+                self.should_exit = self._in_vain = True
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().serve(sockets)
+        if self._in_vain:
+            sys.exit(STARTUP_FAILURE)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no further connection, accept those that wait, and stop as uvicorn does."""
@@ -89,6 +94,13 @@ class Server(uvicorn.Server):
     def _connection(self) -> asyncio.Protocol:
         protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+def _listens(listener: socket.socket) -> bool:
+    try:
+        return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:  # closed
+        return False
 
 
 def _plug(listener: socket.socket, waiting: list[socket.socket]) -> socket.socket:
