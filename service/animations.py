@@ -34,6 +34,8 @@ class Animation:
     packing: Callable[[Interpolation, range], Callable[[Pixels], Any]] = lambda way, indices: keep
     """What turns the pixels of a piece, [frames, height, width, channels], into its part, in another process; given the
     indices of these frames."""
+    whole: bool = True
+    """Whether all frames must be there before the first byte."""
 
 
 def gif(frames: Pixels, milliseconds: int, origin: Several) -> bytes:
@@ -90,7 +92,7 @@ ANIMATIONS: dict[AnimationName, Animation] = {
     "gif": Animation("image/gif", "gif", _at_once(gif)),
     "webp": Animation("image/webp", "webp", _at_once(webp)),
     "sheet": Animation("image/png", "png", _at_once(sheet)),
-    "zip": Animation("application/zip", "zip", archive, _files),
+    "zip": Animation("application/zip", "zip", archive, _files, whole=False),
 }
 
 

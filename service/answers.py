@@ -87,7 +87,8 @@ async def one_translation(
         content: bytes = done.value
         phases = [("queue", done.queue), ("compute", done.compute), ("encode", done.encode)]
     else:
-        pieces = Pieces(picture.bundle.batcher, picture.works())
+        deadline = request.scope["state"]["clock"].deadline
+        pieces = Pieces(picture.bundle.batcher, picture.works(), pixels=picture.cost, deadline=deadline)
         content = await in_thread(request, pieces, partial(picture.file, pieces))
         pieces.close()
         phases = [("tiles", perf_counter() - began)]

@@ -43,6 +43,8 @@ class Archive(Generic[Packed]):
 
     media_type: ClassVar[str]
     extension: ClassVar[str]
+    whole: ClassVar[bool] = False
+    """Whether all pieces must be there before its first byte."""
 
     def __init__(self, plan: Plan, file_format: Format, *, max_pixels: float = math.inf) -> None:
         self.plan = plan
@@ -139,6 +141,7 @@ class Sheet(Archive[Pixels]):
 
     media_type = "image/png"
     extension = "png"
+    whole = True
 
     def __init__(self, plan: Plan, file_format: Format, *, max_pixels: float = math.inf) -> None:
         super().__init__(plan, file_format, max_pixels=max_pixels)

@@ -32,6 +32,8 @@ WEIGHT_OF_LATEST = 0.1
 most in small ones, and says little of the time that a full queue takes."""
 LONGEST_RETRY = 60
 """Seconds after which whoever found no place for a long answer may look again: others may leave before their end."""
+COMPUTING = 0.75
+"""Share of the time until a long answer's deadline in which it must be computed; in the rest it becomes a file."""
 DEVIATIONS = 2.0
 """Work is admitted if it is done in time also where all batches are slower than on average by so many mean deviations.
 """
@@ -58,6 +60,10 @@ class Stream(Protocol):
     @property
     def pixels_left(self) -> int:
         """What has yet to be computed of it; 0 if nobody knows."""
+
+    @property
+    def deadline(self) -> float:
+        """`time.monotonic()` by which all of it must have been computed; infinite if its beginning is sent before."""
 
 
 @dataclass(frozen=True)
@@ -224,19 +230,37 @@ class Batcher:
         """Take one of the places for long answers, whose work is then always queued.
 
         Raises:
-            Overloaded: if all are taken.
+            Overloaded: if all are taken, or it or one of the others would then come after its deadline.
         """
         with self._lock:
+            if self._late([*self._streams, stream]) - self._late(self._streams) and self._streams:
+                self.observer.rejected("deadline")
+                raise Overloaded(
+                    f"{len(self._streams)} long answers are being made, and with one more they would come too late",
+                    retry_after=self._retry_seconds(),
+                )
             if len(self._streams) >= self._limits.bulk_streams:
                 self.observer.rejected("queue_full")
-                # They share the runners: by the time that the shortest ends, each has had as much as that.
-                pixels = min(other.pixels_left for other in self._streams) * len(self._streams) / self.runners
-                seconds = math.ceil(self.wait_seconds + pixels * self.seconds_per_pixel)
                 raise Overloaded(
                     f"{len(self._streams)} long answers are being made, and no more are begun",
-                    retry_after=min(LONGEST_RETRY, max(1, seconds)),
+                    retry_after=self._retry_seconds(),
                 )
             self._streams.append(stream)
+
+    def _retry_seconds(self) -> int:
+        """Until the shortest of the long answers ends, by when each has had as much of the runners."""
+        pixels = min(stream.pixels_left for stream in self._streams) * len(self._streams) / self.runners
+        return min(LONGEST_RETRY, max(1, math.ceil(self.wait_seconds + pixels * self.seconds_per_pixel)))
+
+    def _late(self, streams: Sequence[Stream]) -> set[int]:
+        """Which of them come after their deadlines if they share the runners evenly, by `id`."""
+        now, slow = monotonic(), self.seconds_per_pixel + DEVIATIONS * self._deviation
+        late = set()
+        for stream in streams:
+            shared = sum(min(stream.pixels_left, other.pixels_left) for other in streams)
+            if self._seconds_for(shared / self.runners, slow) > COMPUTING * (stream.deadline - now):
+                late.add(id(stream))
+        return late
 
     def leave_stream(self, stream: Stream) -> None:
         """Give the place back."""

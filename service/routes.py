@@ -1,5 +1,6 @@
 """The public routes: parse, call, encode."""
 
+import math
 from functools import partial
 from http import HTTPStatus
 from itertools import chain
@@ -95,7 +96,8 @@ async def sample(request: Request) -> Response:
         max_count=service.settings.max_count,
     )
     archive = kind(plan, FORMATS[ask.picture], max_pixels=service.settings.max_pixels)
-    pieces = Pieces(bundle.batcher, plan.works(archive.packing), pixels=plan.pixels)
+    works = plan.works(archive.packing)
+    pieces = Pieces(bundle.batcher, works, pixels=plan.pixels, deadline=_deadline(request, archive.whole))
     name = f"{bundle.name}-{plan.seeds[0]}-{len(plan)}.{archive.extension}"
     return await stream(
         request,
@@ -130,7 +132,8 @@ async def interpolate(request: Request) -> Response:
             f"{len(way)} frames have {way.pixels} pixels; at most {service.settings.max_pixels} are made: "
             "ask for fewer points, or fewer steps"
         )
-    pieces = Pieces(bundle.batcher, way.works(partial(kind.packing, way)), pixels=way.pixels)
+    works = way.works(partial(kind.packing, way))
+    pieces = Pieces(bundle.batcher, works, pixels=way.pixels, deadline=_deadline(request, kind.whole))
     return await stream(
         request,
         pieces,
@@ -165,7 +168,8 @@ async def translate(request: Request) -> Response:
     if container is None:
         return await one_translation(request, pictures[0], headers, decode)
     names = safe_names((picture.name for picture in brought.pictures), file_format.extension)
-    pieces = Pieces(bundle.batcher, chain.from_iterable(picture.works() for picture in pictures))
+    works = chain.from_iterable(picture.works() for picture in pictures)
+    pieces = Pieces(bundle.batcher, works, pixels=sum(picture.cost for picture in pictures))
     files = ((name, picture.file(pieces)) for name, picture in zip(names, pictures, strict=True))
     headers |= {
         "x-count": str(len(pictures)),
@@ -266,6 +270,12 @@ def _bundle(request: Request, name: str | None, task: Task = "generate") -> Bund
     bundle = lifecycle_of(request).catalog.get(name, task=task)
     request.scope["state"]["model"] = bundle.name
     return bundle
+
+
+def _deadline(request: Request, whole: bool) -> float:
+    """By when a long answer must have been computed."""
+    deadline: float = request.scope["state"]["clock"].deadline
+    return deadline if whole else math.inf
 
 
 async def _parse(request: Request, schema: type[Schema]) -> Schema:

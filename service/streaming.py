@@ -1,5 +1,6 @@
 """Long answers: pieces in order, few of them at a time, and an end that is never mistaken for the whole."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -34,19 +35,23 @@ class Pieces(Generic[T]):
         batcher: that does the work.
         works: in order.
         pixels: of all works together; 0 if nobody knows.
+        deadline: `time.monotonic()` by which all must have been computed; infinite if their beginning is sent before.
 
     One thread iterates; any other may close. That drops what has not been computed and gives the place among the long
     answers back, once nobody keeps it; the thread that iterates is woken if what it waits for is dropped.
 
     Raises:
-        Overloaded: at the first piece, if too many long answers are being made already.
+        Overloaded: at the first piece, if too many long answers are being made already, or too much for a deadline.
         CancelledError: at the next piece, once closed.
     """
 
-    def __init__(self, batcher: Batcher, works: Iterable[Work[T]], *, pixels: int = 0) -> None:
+    def __init__(
+        self, batcher: Batcher, works: Iterable[Work[T]], *, pixels: int = 0, deadline: float = math.inf
+    ) -> None:
         self._batcher = batcher
         self._works = iter(works)
         self._pixels = pixels
+        self.deadline = deadline
         self._begun = 0
         self._under_way: deque[Future[Done[T]]] = deque()
         self._entered = False

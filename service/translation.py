@@ -92,6 +92,12 @@ class Translation:
         """Whether it is larger than a tile; else there is one work, whose result is the answer."""
         return self._tiling is not None
 
+    @property
+    def cost(self) -> int:
+        """Pixels that are computed for it, those of overlaps more than once."""
+        height, width = self.pixels.shape[:2]
+        return height * width if self._tiling is None else self._tiling.pixels
+
     def works(self) -> Iterator[Work[Any]]:
         """The work to be done, in order."""
         if self._tiling is None:

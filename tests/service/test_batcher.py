@@ -1,6 +1,8 @@
 import gc
+import math
 import re
 import threading
+import time
 import weakref
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batcher import BULK_EVERY, Batcher, Observer, QueueLimits
+from service.batcher import BULK_EVERY, COMPUTING, Batcher, Observer, QueueLimits
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded, Stopping
 from service.turns import Turns
 from service.work import Work, compute
@@ -58,6 +60,7 @@ class Left:
     """A long answer."""
 
     pixels_left: int
+    deadline: float = math.inf
 
 
 def numbers(*values, shape=(), size=1):
@@ -388,6 +391,21 @@ def test_a_long_answer_is_told_when_the_shortest_of_those_before_it_ends(busy):
         batcher.enter_stream(Left(10))
     # One pixel runs; while 40 of the shorter are made, 40 of the longer are.
     assert error.value.headers == {"Retry-After": "41"}
+
+
+def test_no_long_answer_is_begun_that_would_make_one_come_too_late(busy):
+    log = Log()
+    _, batcher, _ = busy(limits=QueueLimits(bulk_streams=9), seconds_per_pixel=1.0, observer=log)
+    now = time.monotonic()
+    batcher.enter_stream(Left(1000, now + 1))  # alone, and late whatever comes
+    batcher.enter_stream(Left(100, now + 250 / COMPUTING))  # while it is made, 100 of the first are
+    batcher.enter_stream(Left(10))  # whose beginning is sent at once
+    with pytest.raises(Overloaded, match=r"3 long answers .* too late"):
+        batcher.enter_stream(Left(100))  # the second would have 310 pixels before its end
+    with pytest.raises(Overloaded, match="too late"):
+        batcher.enter_stream(Left(5, now + 19 / COMPUTING))  # it would have 20 itself
+    batcher.enter_stream(Left(5, now + 22 / COMPUTING))
+    assert log.rejections == ["deadline", "deadline"]
 
 
 def test_whoever_finds_no_place_may_look_again_in_a_minute(busy):
