@@ -81,7 +81,7 @@ class Settings(CudaSettings):
         default=30.0, gt=0, le=3600, description="time in which an answer must begin; later it is a 504"
     )
     send_seconds: float = Field(
-        default=30.0, gt=0, le=3600, description="time in which a client must take each part of an answer"
+        default=120.0, gt=0, le=3600, description="time in which a client must take each part of an answer"
     )
     drain_seconds: float = Field(
         default=0.0,
