@@ -152,17 +152,25 @@ async def translate(request: Request) -> Response:
     began = perf_counter()
     limits = BodyLimits(settings.max_uploads, settings.max_upload_bytes)
     content_type = header_of(request.scope, b"content-type") or ""
-    brought = await decoding.run(partial(read_pictures, body, content_type, limits))
+    deadline = request.scope["state"]["clock"].deadline
+    brought = await decoding.run(partial(read_pictures, body, content_type, limits), deadline=deadline)
     del body
     said = [*request.query_params.multi_items(), *brought.fields.items()]
     ask = check(from_text(said, numbers={"seed"}), TranslateRequest)
     container, file_format = representation(ask, brought.several, _accept(request))
     bundle = _bundle(request, ask.model, task="translate")
     seed = seed_for(bundle, ask.seed)
-    read = partial(translations, bundle, brought.pictures, seed=seed, file_format=file_format)
-    time_limit = TimeLimit(request.scope["state"]["clock"].deadline, settings.deadline_seconds)
-    # At the deadline the thread is left behind: it ends at its next picture.
-    pictures = await decoding.run(partial(read, max_pixels=settings.max_pixels, time_limit=time_limit))
+    read = partial(
+        translations,
+        bundle,
+        brought.pictures,
+        seed=seed,
+        file_format=file_format,
+        max_pixels=settings.max_pixels,
+        # At the deadline the thread is left behind: it ends at its next picture.
+        time_limit=TimeLimit(deadline, settings.deadline_seconds),
+    )
+    pictures = await decoding.run(read, deadline=deadline)
     headers = {**({} if seed is None else {"x-seed": str(seed)}), **made_by(bundle)}
     decode = perf_counter() - began
     if container is None:
@@ -185,7 +193,8 @@ async def verify(request: Request) -> Response:
     refuse_query(request, "the picture is all that is sent, as the body")
     refuse_encoded(request)
     content = await read_body(request, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
-    case = await service.decoding.run(partial(open_case, content, service.catalog, max_pixels=settings.max_pixels))
+    read = partial(open_case, content, service.catalog, max_pixels=settings.max_pixels)
+    case = await service.decoding.run(read, deadline=request.scope["state"]["clock"].deadline)
     if isinstance(case, Verdict):
         return as_json(case)
     bundle = service.catalog.named(case.sample.model)

@@ -1,9 +1,11 @@
 import asyncio
 import threading
+import time
 
 import pytest
 
 from service.decoding import Decoding
+from service.errors import Overloaded
 
 
 class Slow:
@@ -52,3 +54,20 @@ def test_who_is_left_behind_keeps_its_place_and_who_waits_never_begins(decoding)
 
     assert asyncio.run(read()) == "the next"
     assert (slow.most, slow.begun) == (2, 2)
+
+
+def test_what_would_be_read_too_late_is_refused_at_once(decoding):
+    async def read():
+        for _ in range(10):
+            await decoding.run(lambda: time.sleep(0.02))  # so long does one take
+        slow = Slow()
+        waiting = [asyncio.create_task(decoding.run(slow)) for _ in range(102)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match=r"102 uploads are being read, .* send it again later"):
+            await decoding.run(slow, deadline=time.monotonic() + 0.5)
+        later = asyncio.create_task(decoding.run(slow, deadline=time.monotonic() + 60))
+        slow.end.set()
+        await asyncio.gather(*waiting, later)
+        assert await decoding.run(lambda: "the next", deadline=time.monotonic() + 0.5) == "the next"
+
+    asyncio.run(read())
