@@ -149,6 +149,11 @@ class Supervisor(Multiprocess):
     _heard = 0.0
     """When the worker last answered, or was started."""
 
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._retiring: dict[Process, float] = {}
+        """Workers that finish what they have begun, and until when they may."""
+
     def keep_subprocess_alive(self) -> None:
         """Replace the worker: at once if it is dead, after `PING_SECONDS` if it is silent.
 
@@ -156,6 +161,9 @@ class Supervisor(Multiprocess):
         """
         if self.should_exit.is_set():
             return
+        for retiring, until in list(self._retiring.items()):
+            if not retiring.process.is_alive() or monotonic() > until:
+                self._end(retiring)
         (worker,) = self.processes
         if worker.is_alive(timeout=PING_EVERY):
             self._heard = monotonic()
@@ -198,11 +206,22 @@ class Supervisor(Multiprocess):
             assert old.pid is not None
             # Not SIGTERM: it would fail /readyz and wait for load balancers, which have nothing to notice here.
             os.kill(old.pid, signal.SIGINT)
-        old.process.join((self.config.timeout_graceful_shutdown or 0) + STOP_SECONDS)
-        old.kill()
-        old.join()
+        # Nobody waits for it here: signals are heard, and the new one is looked after.
+        _log("the new worker [%s] serves; the old one [%s] retires", new.pid, old.pid, level=logging.INFO)
+        self._retiring[old] = monotonic() + (self.config.timeout_graceful_shutdown or 0) + STOP_SECONDS
         self.processes = [new]
         self._heard = monotonic()
+
+    def join_all(self) -> None:
+        super().join_all()
+        for retiring, until in list(self._retiring.items()):
+            retiring.process.join(max(0.0, until - monotonic()))
+            self._end(retiring)
+
+    def _end(self, retiring: Process) -> None:
+        retiring.kill()
+        retiring.join()
+        del self._retiring[retiring]
 
     def handle_ttin(self) -> None:
         """uvicorn would start one worker more. There is one, whatever comes."""
@@ -248,10 +267,10 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
     sys.exit(1 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0)
 
 
-def _log(message: str, *args: object) -> None:
-    """An error, as the settings say that lines look."""
+def _log(message: str, *args: object, level: int = logging.ERROR) -> None:
+    """A line, as the settings say that lines look."""
     _settings()
-    logging.getLogger(__name__).error(message, *args)
+    logging.getLogger(__name__).log(level, message, *args)
 
 
 @cache

@@ -390,6 +390,25 @@ def test_sighup_replaces_the_worker_without_one_failed_request(besieged):
     assert len({(seed, answer.body) for seed, answer in answers}) == 4
 
 
+def test_while_a_worker_retires_the_next_one_is_looked_after(tmp_path, slow_models):
+    with serving(tmp_path, slow_models) as server:
+        server.wait_for('"ready"')
+        (old,) = server.workers()
+        reader = begin_stream(server, receive_buffer=1024)  # it keeps the old worker from its end
+        server.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE
+        while f"[{old}] retires" not in server.log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (new,) = set(server.workers()) - {old}
+        os.kill(new, signal.SIGKILL)
+        while new in server.workers() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        server.wait_for('"ready"')
+        assert old in server.workers()
+        reader.close()
+        assert server.stop() == 0
+
+
 def test_a_worker_serves_on_when_its_bundles_vanish_and_is_not_replaced_by_one_without(besieged):
     (worker,) = besieged.workers()
     before = digest(besieged)
