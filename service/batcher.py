@@ -348,6 +348,7 @@ class Batcher:
 
     def _release_runner(self, pixels: int, padding: float, began: float) -> None:
         """It would take another batch; `padding` times as many pixels have been computed."""
+        self._turns.give_back()
         # Mean and mean deviation, as TCP reckons its timeouts: RFC 6298, section 2.
         computed = pixels * padding
         weight = WEIGHT_OF_LATEST * min(1.0, computed / self.max_pixels)
@@ -359,7 +360,6 @@ class Batcher:
             self._idle += 1
             if self.waiting:
                 self._changed.notify()
-        self._turns.give_back()
 
     def _next_batch(self) -> list[Job]:
         # Idle runners, and those that wait for a turn, share what waits, rather than watch one of them compute it.
