@@ -301,7 +301,8 @@ def _header_without_key(digits: int, extension: str, size: int) -> tuple[bytes, 
 
 
 def _zip(members: "Iterable[MemberFile]") -> Iterator[bytes]:
-    from stream_zip import stream_zip  # noqa: PLC0415 - it imports ciphers: tenths of a second, in the thread of the first zip
+    # It imports ciphers: tenths of a second, not of the start, but in the thread that writes the first zip.
+    from stream_zip import stream_zip  # noqa: PLC0415
 
     yield from stream_zip(members, extended_timestamps=False)
 

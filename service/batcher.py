@@ -250,7 +250,7 @@ class Batcher:
     def _retry_seconds(self) -> int:
         """Until the shortest of the long answers ends, by when each has had as much of the runners."""
         pixels = min(stream.pixels_left for stream in self._streams) * len(self._streams) / self.runners
-        return min(LONGEST_RETRY, max(1, math.ceil(self.wait_seconds + pixels * self.seconds_per_pixel)))
+        return min(LONGEST_RETRY, max(1, math.ceil(self._seconds_for(self._ahead + pixels))))
 
     def _late(self, streams: Sequence[Stream]) -> set[int]:
         """Which of them come after their deadlines if they share the runners evenly, by `id`."""

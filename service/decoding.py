@@ -47,7 +47,6 @@ class Decoding:
                 f"{self._under_way} uploads are being read, {wait:.1f} seconds of work; send it again later",
                 retry_after=math.ceil(wait),
             )
-
         with self._lock:
             self._under_way += 1
         future = self._threads.submit(self._timed, read)

@@ -43,7 +43,7 @@ class Gathered(logging.handlers.BufferingHandler):
                 self._dropped += 1
                 return
             self.buffer.append(record)
-        if record.levelno >= logging.WARNING or len(self.buffer) >= GATHER_LINES:
+        if record.levelno >= logging.WARNING or len(self.buffer) >= self.capacity:
             self._wanted.set()
 
     def flush(self) -> None:

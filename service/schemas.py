@@ -326,7 +326,7 @@ class Verdict(Answer):
     )
     detail: str
     sample: dict[str, Any] | None = Field(
-        description="the sample of the id in the file; where nothing is compared, what the file says"
+        description="the sample of the id in the file; where nothing is compared, what the file says, unless it is long"
     )
     largest_difference: int | None = Field(default=None, description="levels of 255, over all values")
     mean_difference: float | None = Field(default=None, description="levels of 255")

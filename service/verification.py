@@ -17,6 +17,8 @@ from service.schemas import Verdict
 from service.uploads import Upload, read_picture
 
 NEAR_LEVELS = 2
+MAX_TOLD = 64 * 1024
+"""Characters of what a file says that are told again; a sheet's list of thousands of samples is not."""
 XMP_SAMPLE = re.compile(r'ganery:sample="([^"]*)"')
 
 
@@ -89,7 +91,8 @@ def open_case(content: bytes, catalog: Catalog, *, max_pixels: int) -> Case | Ve
     upload = read_picture(content, max_pixels=max_pixels)
     facts = claim(upload)
     if facts is None or not isinstance(facts.get("id"), str):
-        return Verdict(made_here=False, match="unknown", detail=_why_unknown(facts or {}), sample=facts)
+        told = facts if len(upload.metadata or "") <= MAX_TOLD else None
+        return Verdict(made_here=False, match="unknown", detail=_why_unknown(facts or {}), sample=told)
     try:
         address = Address.parse(facts["id"])
         bundle = catalog.of_digest(address.digest)

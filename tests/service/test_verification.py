@@ -77,7 +77,9 @@ def test_of_what_a_file_says_its_id_alone_is_believed(shared, sample):
 def test_what_shows_several_samples_is_told_so(shared, ask):
     path, members = ask
     answer = shared.post(path, json={"model": "plain", **members}, headers={"Accept": "image/png"})
-    assert "several samples" in verdict(shared, answer.content)["detail"]
+    told = verdict(shared, answer.content)
+    assert "several samples" in told["detail"]
+    assert (told["sample"] is None) == (members.get("count") == 3000)
 
 
 def test_another_size_is_different_and_nothing_is_computed_for_it(shared, sample):

@@ -245,14 +245,20 @@ def test_a_return_to_the_last_good_state_takes_back_its_time(recipe, tmp_path, c
     assert checkpoint.load(run.state_file)["effort"]["seconds"] == 30
 
 
-def test_a_state_from_before_time_was_kept_goes_on_and_the_time_stays_unknown(recipe, tmp_path):
+def stopped_without(part, recipe, tmp_path):
+    """A run that was stopped at its thirteenth step, by a version that did not keep this part of its state."""
     run = Run(tmp_path / "run")
     stopping = StopsAt(build(recipe, recipe.data.load("train")), lambda _: signal.raise_signal(signal.SIGTERM), at=13)
     with pytest.raises(loop.TrainingStopped):
         train(recipe, run, stopping)
     state = checkpoint.load(run.state_file)
-    del state["effort"]
+    del state[part]
     checkpoint.save(state, run.state_file)
+    return run
+
+
+def test_a_state_from_before_time_was_kept_goes_on_and_the_time_stays_unknown(recipe, tmp_path):
+    run = stopped_without("effort", recipe, tmp_path)
     _, _, _, trained = restore(run)
     assert (trained.nimg, trained.seconds, trained.devices) == (104, None, ())
     train(recipe, run)
@@ -272,13 +278,7 @@ def test_images_are_counted_by_the_steps_of_the_generator(tables, tmp_path, n_cr
 
 
 def test_a_state_from_before_its_means_were_kept_goes_on(recipe, tmp_path, uninterrupted):
-    run = Run(tmp_path / "run")
-    stopping = StopsAt(build(recipe, recipe.data.load("train")), lambda _: signal.raise_signal(signal.SIGTERM), at=13)
-    with pytest.raises(loop.TrainingStopped):
-        train(recipe, run, stopping)
-    state = checkpoint.load(run.state_file)
-    del state["averages"]
-    checkpoint.save(state, run.state_file)
+    run = stopped_without("averages", recipe, tmp_path)
     train(recipe, run)
     assert_same_weights(run, uninterrupted)
 
