@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Condition, RLock, Thread
 from time import monotonic
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import ref
 
 from service.errors import DeadlineExceeded, Overloaded, Stopping
 from service.jobs import Done, Job, JobQueue, Outcome, Priority
+from service.pace import Pace
+from service.places import Places, Stream
 from service.turns import Turns
 from service.work import Computed, Work
 
@@ -27,16 +29,6 @@ Reason = Literal["queue_full", "deadline", "gone"]
 
 BULK_EVERY = 4
 """One batch in so many begins with bulk work when interactive work would fill them all."""
-WEIGHT_OF_LATEST = 0.1
-"""Weight of the latest batch in the measured speed, if it is a full one. What a run costs besides its pixels weighs
-most in small ones, and says little of the time that a full queue takes."""
-LONGEST_RETRY = 60
-"""Seconds after which whoever found no place for a long answer may look again: others may leave before their end."""
-COMPUTING = 0.75
-"""Share of the time until a long answer's deadline in which it must be computed; in the rest it becomes a file."""
-DEVIATIONS = 2.0
-"""Work is admitted if it is done in time also where all batches are slower than on average by so many mean deviations.
-"""
 
 logger = logging.getLogger(__name__)
 
@@ -52,18 +44,6 @@ class Observer:
 
     def rejected(self, reason: Reason) -> None:
         """Work was not taken, or dropped before it was computed."""
-
-
-class Stream(Protocol):
-    """A long answer that is being made."""
-
-    @property
-    def pixels_left(self) -> int:
-        """What has yet to be computed of it; 0 if nobody knows."""
-
-    @property
-    def deadline(self) -> float:
-        """`time.monotonic()` by which all of it must have been computed; infinite if its beginning is sent before."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +62,9 @@ class Batcher:
         compute: runs a batch, and calls its second argument when it would take another: the files of one batch are
             written while the next one is on its way. Several threads call it at once.
         turns: batches at a time that have not got so far; other bundles may share them. None is one, of its own.
+        pace: what a runner takes, and how many pixels a batch has therefore; work that alone has more runs alone.
         max_rows: most rows of a batch.
-        max_pixels: most pixels that may come out of a batch; work that alone has more runs alone.
         unit: rows that the graph always runs together; what is missing is padded, and costs as much.
-        batch_seconds: no batch is larger than what takes so long on one runner, at the speed measured lately, or than
-            a unit.
-        seconds_per_pixel: of one runner, as measured while warming up; later batches correct it. Pixels are the unit of
-            cost: a graph that takes any size is given rows of a hundred pixels, and of a hundred thousand.
         limits: what may wait.
         observer: is told of batches, waiting and rejections.
     """
@@ -98,44 +74,31 @@ class Batcher:
         compute: Callable[[Sequence[Work[Any]], Callable[[], object]], Computed],
         *,
         turns: Turns | None = None,
+        pace: Pace | None = None,
         max_rows: int = 32,
-        max_pixels: int = 2**20,
         unit: int = 1,
-        batch_seconds: float = math.inf,
-        seconds_per_pixel: float = 1e-6,
         limits: QueueLimits | None = None,
         observer: Observer | None = None,
     ) -> None:
+        self.pace = pace or Pace()
         self.max_rows = max_rows
         self.unit = unit
         self._turns = turns or Turns(1)
         self.runners = self._turns.count
-        self._turn_seconds = 0.0
-        self.seconds_per_pixel = seconds_per_pixel
-        self._deviation = 0.0
         self.observer = observer or Observer()
         self._run_batch = compute
-        self._pixels_allowed = max_pixels
-        self.batch_seconds = batch_seconds
         self._limits = limits or QueueLimits()
+        self._places = Places(self._limits.bulk_streams, self.runners, self.pace)
         self._lock = RLock()
         self._changed = Condition(self._lock)
         self._queues: dict[Priority, JobQueue] = {"interactive": JobQueue(), "bulk": JobQueue()}
         self._running = 0
-        self._streams: list[Stream] = []
         self._idle = self.runners
         self._choosing = 0
         self._since_bulk = 0
         self._started: dict[int, float] = {}
         self._threads: list[Thread] = []
         self._closed = False
-
-    @property
-    def max_pixels(self) -> int:
-        """Most pixels that come out of a batch now; a machine that was busy at the start has its speed in time."""
-        if self.batch_seconds >= self._pixels_allowed * self.seconds_per_pixel:
-            return self._pixels_allowed
-        return max(1, int(self.batch_seconds / self.seconds_per_pixel))
 
     @property
     def waiting(self) -> int:
@@ -145,20 +108,14 @@ class Batcher:
     @property
     def wait_seconds(self) -> float:
         """How long interactive work that comes now will wait for a runner, at the speed measured."""
-        return self._seconds_for(self._ahead)
-
-    def _seconds_for(self, pixels: float, seconds_per_pixel: float | None = None) -> float:
-        """That a runner takes for so many pixels, other bundles' turns between its batches included."""
-        per_pixel = self.seconds_per_pixel if seconds_per_pixel is None else seconds_per_pixel
-        turns = pixels / self.max_pixels + 1 if pixels else 0
-        return pixels * per_pixel + turns * self._turn_seconds
+        return self.pace.seconds_for(self._ahead)
 
     @property
     def _ahead(self) -> float:
         """Pixels that each runner computes before it comes to interactive work that is submitted now."""
         interactive, between = self._queues["interactive"].pixels, self._queues["bulk"].pixels
         if between:  # bulk work waits behind it, but for the batches that begin with bulk
-            batch = self.max_pixels
+            batch = self.pace.max_pixels
             between = min(between, batch * math.ceil(interactive / (batch * (BULK_EVERY - 1))))
         return (interactive + between + self._running) / self.runners
 
@@ -169,7 +126,7 @@ class Batcher:
 
     def rows_of(self, pixels: int) -> int:
         """How many rows of so many pixels each a batch takes: whole units, at least one."""
-        return max(1, min(self.max_rows, self.max_pixels // pixels) // self.unit) * self.unit
+        return max(1, min(self.max_rows, self.pace.max_pixels // pixels) // self.unit) * self.unit
 
     def submit(
         self, work: Work[T], *, deadline: float = math.inf, priority: Priority = "interactive"
@@ -209,7 +166,11 @@ class Batcher:
                 raise Stopping("this replica is stopping; send the request again, to another one")
             # Bulk streams were admitted as a whole, keep little in the queue each, and are never cut in the middle.
             if priority == "interactive":
-                self._admit(job)
+                try:
+                    self._admit(job)
+                except Overloaded as error:
+                    self.observer.rejected(error.reason)
+                    raise
             if len(self._threads) < 2 * self.runners:
                 self._start()
             self._queues[priority].add(job)
@@ -233,39 +194,16 @@ class Batcher:
             Overloaded: if all are taken, or it or one of the others would then come after its deadline.
         """
         with self._lock:
-            if self._late([*self._streams, stream]) - self._late(self._streams) and self._streams:
-                self.observer.rejected("deadline")
-                raise Overloaded(
-                    f"{len(self._streams)} long answers are being made, and with one more they would come too late",
-                    retry_after=self._retry_seconds(),
-                )
-            if len(self._streams) >= self._limits.bulk_streams:
-                self.observer.rejected("queue_full")
-                raise Overloaded(
-                    f"{len(self._streams)} long answers are being made, and no more are begun",
-                    retry_after=self._retry_seconds(),
-                )
-            self._streams.append(stream)
-
-    def _retry_seconds(self) -> int:
-        """Until the shortest of the long answers ends, by when each has had as much of the runners."""
-        pixels = min(stream.pixels_left for stream in self._streams) * len(self._streams) / self.runners
-        return min(LONGEST_RETRY, max(1, math.ceil(self._seconds_for(self._ahead + pixels))))
-
-    def _late(self, streams: Sequence[Stream]) -> set[int]:
-        """Which of them come after their deadlines if they share the runners evenly, by `id`."""
-        now, slow = monotonic(), self.seconds_per_pixel + DEVIATIONS * self._deviation
-        late = set()
-        for stream in streams:
-            shared = sum(min(stream.pixels_left, other.pixels_left) for other in streams)
-            if self._seconds_for(shared / self.runners, slow) > COMPUTING * (stream.deadline - now):
-                late.add(id(stream))
-        return late
+            try:
+                self._places.take(stream, self._ahead)
+            except Overloaded as error:
+                self.observer.rejected(error.reason)
+                raise
 
     def leave_stream(self, stream: Stream) -> None:
         """Give the place back."""
         with self._lock:
-            self._streams.remove(stream)
+            self._places.give_back(stream)
 
     def close(self) -> None:
         """Take no more work, finish what waits, end the threads."""
@@ -281,22 +219,22 @@ class Batcher:
         if not queue.rows:
             return  # the first is taken, however large
         ahead = self._ahead
-        wait = self._seconds_for(ahead)
+        wait = self.pace.seconds_for(ahead)
+        retry_after = max(1, math.ceil(wait))
         if queue.rows + work.rows > limits.rows or queue.pixels + work.pixels > limits.pixels:
-            self.observer.rejected("queue_full")
             raise Overloaded(
                 f"{queue.rows} pictures are waiting, {wait:.1f} seconds of work, and no more may wait",
-                retry_after=max(1, math.ceil(wait)),
+                retry_after=retry_after,
             )
         # Its own share counts as well: a result that is ready when the deadline strikes comes too late.
         # A full queue is always as long as deadlines allow: by the mean speed alone, one result in four came too late.
-        needed = self._seconds_for(ahead + work.pixels, self.seconds_per_pixel + DEVIATIONS * self._deviation)
+        needed = self.pace.seconds_for(ahead + work.pixels, at_worst=True)
         left = job.deadline - job.since
         if needed > left:
-            self.observer.rejected("deadline")
             raise Overloaded(
                 f"the answer would take about {needed:.1f} seconds, and its deadline is in {max(left, 0):.1f}",
-                retry_after=max(1, math.ceil(wait)),
+                retry_after=retry_after,
+                reason="deadline",
             )
 
     def _leave(self, entry: "ref[Job]", future: "Future[Any]") -> None:
@@ -338,7 +276,7 @@ class Batcher:
                 self._choosing += 1
             waited = self._turns.take()
             with self._lock:
-                self._turn_seconds += WEIGHT_OF_LATEST * (waited - self._turn_seconds)
+                self.pace.has_waited(waited)
                 batch = self._next_batch()
                 self._choosing -= 1
                 if batch:
@@ -349,13 +287,8 @@ class Batcher:
     def _release_runner(self, pixels: int, padding: float, began: float) -> None:
         """It would take another batch; `padding` times as many pixels have been computed."""
         self._turns.give_back()
-        # Mean and mean deviation, as TCP reckons its timeouts: RFC 6298, section 2.
-        computed = pixels * padding
-        weight = WEIGHT_OF_LATEST * min(1.0, computed / self.max_pixels)
         with self._lock:
-            off = (monotonic() - began) / computed - self.seconds_per_pixel
-            self._deviation += weight * (abs(off) - self._deviation)
-            self.seconds_per_pixel += weight * off
+            self.pace.has_run(pixels * padding, monotonic() - began)
             self._running -= pixels
             self._idle += 1
             if self.waiting:
@@ -364,7 +297,7 @@ class Batcher:
     def _next_batch(self) -> list[Job]:
         # Idle runners, and those that wait for a turn, share what waits, rather than watch one of them compute it.
         waiting = self._queues["interactive"].pixels + self._queues["bulk"].pixels
-        room = min(self.max_pixels, math.ceil(waiting / (self._idle + self._choosing)))
+        room = min(self.pace.max_pixels, math.ceil(waiting / (self._idle + self._choosing)))
         bulk_first = bool(self._queues["bulk"].jobs) and self._since_bulk >= BULK_EVERY - 1
         order: list[Priority] = ["bulk", "interactive"] if bulk_first else ["interactive", "bulk"]
         batch: list[Job] = []

@@ -14,6 +14,7 @@ from service.generator import MAX_BATCH, Feed, Generator, Measured
 from service.golden import GoldenReport
 from service.latents import SCHEMES, Latents, fresh_seed
 from service.manifest import SAMPLES_FILE, Manifest
+from service.pace import Pace
 from service.pixels import Pixels
 from service.sample import Sample
 from service.tasks import task_of
@@ -74,11 +75,9 @@ class Bundle:
         batcher = Batcher(
             partial(engine.compute, manifest.name),
             turns=engine.turns(measured.provider),
+            pace=Pace(measured.seconds_per_pixel, max_pixels=task.max_pixels, batch_seconds=BATCH_SECONDS),
             max_rows=MAX_BATCH,
-            max_pixels=task.max_pixels,
             unit=measured.batch or 1,
-            batch_seconds=BATCH_SECONDS,
-            seconds_per_pixel=measured.seconds_per_pixel,
             limits=limits,
             observer=observer,
         )

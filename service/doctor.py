@@ -106,7 +106,8 @@ def _bundle(bundle: Bundle) -> Iterator[str]:
     task = task_of(manifest)
     height, width, _ = task.shape(task.trials()[-1].feed)
     pixels, rows = height * width, batcher.rows_of(height * width)
-    yield f"    on {measured.provider}, {batcher.runners} runner(s), at most {batcher.max_pixels} pixels in a batch"
+    most = batcher.pace.max_pixels
+    yield f"    on {measured.provider}, {batcher.runners} runner(s), at most {most} pixels in a batch"
     yield f"    rows are {measured.determinism}; golden samples: {bundle.golden}"
     alone, together = (_pictures_per_second(bundle, count, pixels) for count in (1, rows))
     speed = f"{alone:.0f} pictures/s one by one, {together:.0f} in batches of {rows}"

@@ -27,7 +27,7 @@ Domain code raises these; `problems.py` translates once, to application/problem+
 
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 MAX_KEY = 200
 """Characters of a key that came with a request, and is told."""
@@ -167,13 +167,17 @@ class Overloaded(GaneryError):
     status = HTTPStatus.TOO_MANY_REQUESTS
     headers: Mapping[str, str] = {"Retry-After": "1"}
 
-    def __init__(self, detail: str, *, retry_after: int) -> None:
+    def __init__(
+        self, detail: str, *, retry_after: int, reason: Literal["queue_full", "deadline"] = "queue_full"
+    ) -> None:
         """
         Args:
             detail: what waits.
             retry_after: whole seconds until what waits now will be done, at the speed measured.
+            reason: for the metrics: there is no room, or it would come too late.
         """
         super().__init__(f"{detail}; ask again in {retry_after} s")
+        self.reason = reason
         self.headers = {"Retry-After": str(retry_after)}
 
 

@@ -1,16 +1,17 @@
 """How much memory this process may still take; inside a container that is not what the host has."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
-from service.cpus import CGROUP
+from service.cgroups import groups
 
 MEMINFO = Path("/proc/meminfo")
 
 
-def available_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> float:
-    """Bytes that neither the host nor the cgroup has given away; infinite where nobody says."""
-    return max(0.0, min(_of_host(meminfo), _of_cgroup(cgroup)))
+def available_memory(cgroups: Iterable[Path] | None = None, meminfo: Path = MEMINFO) -> float:
+    """Bytes that neither the host nor the process's cgroups have given away; infinite where nobody says."""
+    return max(0.0, min(_of_host(meminfo), *map(_of_cgroup, groups("memory") if cgroups is None else cgroups)))
 
 
 def _of_host(meminfo: Path) -> float:
@@ -20,11 +21,12 @@ def _of_host(meminfo: Path) -> float:
         return math.inf
 
 
-def _of_cgroup(cgroup: Path) -> float:
-    v1 = cgroup / "memory"
+def _of_cgroup(group: Path) -> float:
+    """In version 2 or in version 1."""
+    statistics = group / "memory.stat"
     return min(
-        _left(cgroup / "memory.max", cgroup / "memory.current", cgroup / "memory.stat", "inactive_file"),
-        _left(v1 / "memory.limit_in_bytes", v1 / "memory.usage_in_bytes", v1 / "memory.stat", "total_inactive_file"),
+        _left(group / "memory.max", group / "memory.current", statistics, "inactive_file"),
+        _left(group / "memory.limit_in_bytes", group / "memory.usage_in_bytes", statistics, "total_inactive_file"),
     )
 
 

@@ -35,7 +35,7 @@ class ProblemMiddleware:
             problem = _as_ganery_error(error, scope)
             if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 logger.exception("request %s failed", request_id, extra={"request_id": request_id})
-            scope["state"]["problem"] = problem.kind
+            scope["state"]["problem"] = problem
             if scope["state"]["begun"]:
                 raise  # the server cuts the connection: a picture that stops half way must not look whole
             await problem_response(problem, request_id)(scope, receive, send)

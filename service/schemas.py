@@ -264,14 +264,14 @@ class ModelCard(ModelSummary):
         """The card of a bundle that is being served."""
         batcher, output = bundle.batcher, bundle.manifest.output
         pixels = None if output.height is None or output.width is None else output.height * output.width
-        pixels_per_second = batcher.runners / batcher.seconds_per_pixel
+        pixels_per_second = batcher.runners / batcher.pace.seconds_per_pixel
         return cls(
             **_summary(bundle),
             provider=bundle.measured.provider,
             determinism=bundle.measured.determinism,
             runners=batcher.runners,
             max_batch=batcher.max_rows if pixels is None else batcher.rows_of(pixels),
-            max_batch_pixels=batcher.max_pixels,
+            max_batch_pixels=batcher.pace.max_pixels,
             pictures_per_second=None if pixels is None else round(pixels_per_second / pixels, 1),
             megapixels_per_second=round(pixels_per_second / 1e6, 3),
             golden=bundle.golden,

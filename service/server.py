@@ -153,6 +153,8 @@ class Supervisor(Multiprocess):
         super().__init__(config, sockets)
         self._retiring: dict[Process, float] = {}
         """Workers that finish what they have begun, and until when they may."""
+        self._served = False
+        """Whether any worker has; one that fails before would fail again."""
 
     def keep_subprocess_alive(self) -> None:
         """Replace the worker: at once if it is dead, after `PING_SECONDS` if it is silent.
@@ -167,10 +169,12 @@ class Supervisor(Multiprocess):
         (worker,) = self.processes
         if worker.is_alive(timeout=PING_EVERY):
             self._heard = monotonic()
+            self._served = self._served or worker.is_ready(timeout=PING_EVERY)
         elif not worker.process.is_alive() or monotonic() - self._heard > PING_SECONDS:
             worker.kill()
             worker.join()
-            if worker.exitcode == STARTUP_FAILURE:  # it has said why, and would fail again
+            code = worker.exitcode or 0
+            if code == STARTUP_FAILURE or (code > 0 and not self._served):  # it has said why, and would fail again
                 self.should_exit.set()
                 return
             _log("the worker [%s] has ended; another is started", worker.pid)
@@ -264,7 +268,7 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
         sys.exit(f"{host}:{port} cannot be listened on; --host and --port choose another address")
     supervisor = Supervisor(config, sockets=[listener])
     supervisor.run()
-    sys.exit(1 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0)
+    sys.exit(1 if any((process.exitcode or 0) > 0 for process in supervisor.processes) else 0)
 
 
 def _log(message: str, *args: object, level: int = logging.ERROR) -> None:

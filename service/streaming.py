@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 from anyio.to_thread import run_sync
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -132,7 +132,7 @@ class PiecesResponse(StreamingResponse):
         super().__init__(self._taken(), media_type=media_type, headers=headers)
         self.pieces = pieces
         self.chunks = chunks
-        self._left = False
+        self._left = self._ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         when_gone: WhenGone = scope["state"].get("when_gone") or (lambda call: None)
@@ -145,6 +145,8 @@ class PiecesResponse(StreamingResponse):
             # An answer that is broken off lives on in the cycles of its exception until the collector comes; megabytes
             # of pictures must not.
             self.chunks = iter(())
+        if not self._ended:
+            raise ClientDisconnect
 
     def _leave(self) -> None:
         """The client has gone. The thread that makes the next chunk is waited for, so drop what that waits for."""
@@ -155,9 +157,11 @@ class PiecesResponse(StreamingResponse):
         try:
             while (chunk := next(self.chunks, None)) is not None:
                 yield chunk
+            self._ended = True
         except CancelledError:
-            if not self._left:
-                raise
+            if self._left:
+                raise ClientDisconnect from None
+            raise
 
 
 async def stream(

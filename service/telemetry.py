@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.batcher import Observer, Reason
 from service.catalog import Catalog
+from service.errors import GaneryError
 from service.headers import header_of
 from service.jobs import Priority
 from service.settings import AccessLog
@@ -38,7 +39,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # when each series began, as one more series each
         self.requests = Counter(
             "ganery_requests",
-            "Requests answered; status 499 if the client left first.",
+            "Requests answered; status 499 if the client left before the end.",
             ["route", "status", "model"],
             registry=self.registry,
         )
@@ -184,17 +185,20 @@ class TelemetryMiddleware:
         state = scope.setdefault("state", {})
         request_id = state["request_id"] = _request_id(scope)
         state["begun"] = False
-        status = CLIENT_GONE
+        status, ended = CLIENT_GONE, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, ended
             if message["type"] == "http.response.start":
                 status, state["begun"] = message["status"], True
                 timings = state.get("timings", ())
                 phases = "".join([f"{name};dur={seconds * 1000:.1f}, " for name, seconds in timings])
                 timing = f"{phases}total;dur={(perf_counter() - start) * 1000:.1f}"
                 message["headers"].extend(((b"x-request-id", request_id.encode()), (b"server-timing", timing.encode())))
-            await send(message)
+                await send(message)
+            else:
+                await send(message)
+                ended = not message.get("more_body", False)
 
         start = perf_counter()
         try:
@@ -203,14 +207,17 @@ class TelemetryMiddleware:
         finally:
             self._in_progress -= 1
             seconds = perf_counter() - start
+            problem: GaneryError | None = state.get("problem")
+            if not ended:  # it was cut, whatever had been said when it began
+                status = CLIENT_GONE if problem is None else int(problem.status)
             route = getattr(scope.get("route"), "path", "unmatched")
             model = state.get("model", "")
             key = route, status, model
             requests, timer = self._series.get(key) or self._new_series(*key)
             requests.inc()
             timer.observe(seconds)
-            if kind := state.get("problem"):
-                self.metrics.problems.labels(kind, model).inc()
+            if problem is not None:
+                self.metrics.problems.labels(problem.kind, model).inc()
             if (self._log_all or status >= HTTPStatus.BAD_REQUEST) and route not in UNLOGGED:
                 # Quoted: a decoded path may hold line breaks, and with them forged log lines.
                 method, path, milliseconds = scope["method"], quote(scope["path"][:MAX_PATH]), round(seconds * 1000, 1)

@@ -166,7 +166,7 @@ class TimeLimit:
         if tiling is None:
             return
         batcher = bundle.batcher
-        needed = tiling.pixels * batcher.seconds_per_pixel / batcher.runners
+        needed = tiling.pixels * batcher.pace.seconds_per_pixel / batcher.runners
         left = max(0.0, self.deadline - monotonic())
         if needed > left:
             raise TooLarge(

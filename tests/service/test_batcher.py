@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batcher import BULK_EVERY, COMPUTING, Batcher, Observer, QueueLimits
+from service.batcher import BULK_EVERY, Batcher, Observer, QueueLimits
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded, Stopping
+from service.pace import Pace
+from service.places import COMPUTING
 from service.turns import Turns
 from service.work import Work, compute
 
@@ -74,8 +76,9 @@ def numbers(*values, shape=(), size=1):
 def make_batcher():
     made = []
 
-    def make(generator, **settings):
-        made.append((generator, Batcher(partial(compute, generator), **settings)))
+    def make(generator, seconds_per_pixel=1e-6, max_pixels=2**20, batch_seconds=math.inf, **settings):
+        pace = Pace(seconds_per_pixel, max_pixels=max_pixels, batch_seconds=batch_seconds)
+        made.append((generator, Batcher(partial(compute, generator), pace=pace, **settings)))
         return made[-1][1]
 
     yield make
@@ -154,11 +157,11 @@ def test_a_batch_has_no_more_pixels_than_it_may(busy):
 
 def test_a_machine_that_was_busy_at_the_start_makes_larger_batches_later(make_batcher):
     batcher = make_batcher(Echo(), max_pixels=1000, batch_seconds=1.0, seconds_per_pixel=0.01)
-    before = batcher.max_pixels
+    before = batcher.pace.max_pixels
     assert before == 100
     for index in range(1, 31):
         batcher.submit(numbers(index, size=100)).result(10)
-    assert before < batcher.max_pixels <= 1000
+    assert before < batcher.pace.max_pixels <= 1000
 
 
 def test_waiting_is_reckoned_in_pixels(busy):
@@ -178,7 +181,7 @@ def test_small_batches_hardly_move_the_measured_speed(make_batcher):
         batcher = make_batcher(Echo(), max_pixels=1000, seconds_per_pixel=100.0)
         batcher.submit(numbers(1, size=size)).result(10)
         batcher.close()
-        speeds.append(batcher.seconds_per_pixel)
+        speeds.append(batcher.pace.seconds_per_pixel)
     assert speeds[0] == pytest.approx(100, rel=1e-3)
     assert speeds[1] == pytest.approx(90, rel=1e-3)
 
@@ -200,7 +203,7 @@ def test_where_batches_take_now_longer_and_now_less_long_more_time_is_reckoned_w
         for index in range(40):
             batcher.submit(numbers(seconds[index % 2], size=1000)).result(10)
             assert echo.running.acquire(timeout=10)
-        assert batcher.seconds_per_pixel == pytest.approx(0.01, rel=0.1)
+        assert batcher.pace.seconds_per_pixel == pytest.approx(0.01, rel=0.1)
         echo.gate.clear()
         running = batcher.submit(numbers(0, size=1000))
         assert echo.running.acquire(timeout=10)
@@ -368,7 +371,7 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(busy):
 def test_an_idle_runner_takes_work_whatever_the_estimate_says(make_batcher):
     batcher = make_batcher(Echo(), seconds_per_pixel=100.0)
     assert batcher.submit(numbers(1), deadline=monotonic() + 5).result(10).value == [1]
-    assert batcher.seconds_per_pixel < 100  # and the estimate learns
+    assert batcher.pace.seconds_per_pixel < 100  # and the estimate learns
 
 
 def test_bulk_work_is_queued_however_full_it_is(busy):

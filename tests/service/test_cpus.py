@@ -12,19 +12,18 @@ ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.c
 )
 def test_cgroup_v2(tmp_path, quota, expected):
     (tmp_path / "cpu.max").write_text(quota)
-    assert available_cpus(tmp_path) == expected
-    assert is_rationed(tmp_path) == quota[:1].isdigit()
+    assert available_cpus([tmp_path]) == expected
+    assert is_rationed([tmp_path]) == quota[:1].isdigit()
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("100000", 1), ("-1", ALL), ("10000000", ALL)])
 def test_cgroup_v1(tmp_path, quota, expected):
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu/cpu.cfs_quota_us").write_text(quota)
-    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000")
-    assert available_cpus(tmp_path) == expected
-    assert is_rationed(tmp_path) == (quota != "-1")
+    (tmp_path / "cpu.cfs_quota_us").write_text(quota)
+    (tmp_path / "cpu.cfs_period_us").write_text("100000")
+    assert available_cpus([tmp_path]) == expected
+    assert is_rationed([tmp_path]) == (quota != "-1")
 
 
 def test_without_cgroups(tmp_path):
-    assert available_cpus(tmp_path) == ALL
-    assert not is_rationed(tmp_path)
+    assert available_cpus([tmp_path]) == ALL
+    assert not is_rationed([tmp_path])

@@ -70,5 +70,8 @@ def test_an_answer_that_breaks_off_does_not_look_whole_and_is_counted():
     )
     with pytest.raises(NonFiniteOutput, match="broken"):
         TestClient(app).get("/")
-    counted = metrics.registry.get_sample_value("ganery_problems_total", {"kind": "non-finite-output", "model": ""})
-    assert counted == 1
+    for name, labels in {
+        "ganery_problems_total": {"kind": "non-finite-output", "model": ""},
+        "ganery_requests_total": {"route": "/", "status": "500", "model": ""},
+    }.items():
+        assert metrics.registry.get_sample_value(name, labels) == 1

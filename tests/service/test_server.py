@@ -1,5 +1,6 @@
 """How the server stops listening."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -76,3 +77,12 @@ def test_an_address_that_is_taken_or_is_none_is_named():
     assert f"127.0.0.1:{port} cannot be listened on" in ran[0].stderr
     assert "99999 is no port; ports go from 0 to 65535" in ran[1].stderr
     assert "Traceback" not in ran[0].stderr + ran[1].stderr
+
+
+def test_a_worker_that_fails_before_it_has_ever_served_ends_the_server_and_says_why(tmp_path):
+    (tmp_path / "bentoml.yaml").write_text("version: 1\nnonsense: 1\n")
+    command = [sys.executable, "-m", "service", "serve", "--port", "0"]
+    environment = {**os.environ, "BENTOML_CONFIG": str(tmp_path / "bentoml.yaml")}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 1
+    assert "nonsense" in ran.stderr

@@ -26,6 +26,7 @@ from service.errors import DeadlineExceeded
 from service.formats import FORMATS
 from service.forms import Picture
 from service.latents import draw
+from service.pace import Pace
 from service.tasks.translate import MAX_BATCH_PIXELS
 from service.translation import TimeLimit, Translation, letterboxed, translations
 from service.turns import Turns
@@ -187,7 +188,7 @@ def test_without_a_margin_there_would_be_a_seam(make_bundle, translators, serve,
 def test_tiles_share_batches_and_few_are_in_memory(any_size, gate, listen):
     gate.opened.set()
     with listen(deadline_seconds=300) as server:
-        server.lifecycle.catalog.bundles["any"].batcher.batch_seconds = math.inf  # however busy this machine is
+        server.lifecycle.catalog.bundles["any"].batcher.pace.batch_seconds = math.inf  # however busy this machine is
         gate.rows.clear()
         server.client.post("/translate", content=saved(np.zeros((1500, 1500, 3), np.uint8)), headers=PNG)
     assert sum(gate.rows) == 36
@@ -197,7 +198,7 @@ def test_tiles_share_batches_and_few_are_in_memory(any_size, gate, listen):
 
 def test_a_batch_takes_many_small_pictures_or_few_tiles(any_size, load):
     def rows(max_pixels, picture):
-        batcher = Batcher(lambda works: None, turns=Turns(2), max_pixels=max_pixels)
+        batcher = Batcher(lambda works: None, turns=Turns(2), pace=Pace(max_pixels=max_pixels))
         one = translation_of(replace(load(any_size), batcher=batcher), picture)
         return batcher.rows_of(64 * 64), [work.rows for work in one.works()], [work.pixels for work in one.works()]
 
@@ -507,7 +508,7 @@ def test_what_cannot_be_made_in_time_is_refused_before_it_is_decoded(gate, liste
     large[-1000:-500] = bytes(500)  # no decoder gets so far
     with listen(deadline_seconds=300) as server:
         batcher = server.lifecycle.catalog.bundles["any"].batcher
-        batcher.seconds_per_pixel = 1e-4 * batcher.runners
+        batcher.pace.seconds_per_pixel = 1e-4 * batcher.runners
         gate.opened.set()
         gate.rows.clear()
 
@@ -540,7 +541,7 @@ def test_reading_ends_at_the_deadline(any_size, load):
 def test_a_deadline_holds_for_tiles_too(gate, listen, any_size, eventually):
     large = saved(np.zeros((900, 900, 3), np.uint8))
     with listen() as server:
-        server.lifecycle.catalog.bundles["any"].batcher.seconds_per_pixel = 1e-9  # however busy this machine is
+        server.lifecycle.catalog.bundles["any"].batcher.pace.seconds_per_pixel = 1e-9  # however busy this machine is
         late = server.client.post("/translate", content=large, headers={**PNG, "x-deadline-ms": "300"})
         assert is_problem(late, 504)
         eventually(lambda: server.waiting == 0)
