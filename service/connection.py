@@ -181,6 +181,9 @@ class Connection(HttpToolsProtocol):
             return  # not yet: it is parsed once more, without the offer
         if len(self.pipeline) >= PIPELINED:
             raise MalformedRequest(f"more than {PIPELINED} requests wait on this connection; open another")
+        hosts = [name for name, _value in self.headers].count(b"host")
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            raise MalformedRequest(f"the request has {hosts} headers Host; it must have one (RFC 9112, section 3.2)")
         self.scope["state"]["when_gone"] = self._set_when_gone
         super().on_headers_complete()
         if self._stopping:
