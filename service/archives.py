@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -319,12 +320,22 @@ def _array(name: str, dtype: str, shape: tuple[int, ...], chunks: Iterable[bytes
     header = io.BytesIO()
     npy.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
     size = header.tell() + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    return _zip_member(f"{name}.npy", size, _evenly(chain([header.getvalue()], chunks)))
 
-    def content() -> Iterator[bytes]:
-        yield header.getvalue()
-        yield from chunks
 
-    return _zip_member(f"{name}.npy", size, content())
+def _evenly(chunks: Iterable[bytes], size: int = 64 * 1024) -> Iterator[bytes]:
+    """The same bytes in chunks of `size`. A member's blocks end where its chunks do, and how many pictures a piece has
+    is a matter of how busy the machine is.
+    """
+    held = bytearray()
+    for chunk in chunks:
+        held += chunk
+        start = 0
+        for start in range(size, len(held) + 1, size):
+            yield bytes(held[start - size : start])
+        del held[:start]
+    if held:
+        yield bytes(held)
 
 
 def _in_pieces(plan: Plan, value_at: Any, dtype: str, size: int = 4096) -> Iterator[bytes]:

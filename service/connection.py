@@ -113,7 +113,7 @@ class Connection(HttpToolsProtocol):
         self._completed = False
         self._running: RequestResponseCycle | None = None
         self._gone = False
-        self._when_gone: Callable[[], object] | None = None
+        self._when_gone: tuple[object, Callable[[], object]] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -136,7 +136,8 @@ class Connection(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
         if self._when_gone is not None:
-            self._when_gone()
+            _request, call = self._when_gone
+            call()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -184,7 +185,7 @@ class Connection(HttpToolsProtocol):
         hosts = [name for name, _value in self.headers].count(b"host")
         if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
             raise MalformedRequest(f"the request has {hosts} headers Host; it must have one (RFC 9112, section 3.2)")
-        self.scope["state"]["when_gone"] = self._set_when_gone
+        self.scope["state"]["when_gone"] = partial(self._set_when_gone, object())
         super().on_headers_complete()
         if self._stopping:
             self.cycle.keep_alive = False
@@ -208,9 +209,12 @@ class Connection(HttpToolsProtocol):
         else:
             super().shutdown()
 
-    def _set_when_gone(self, call: Callable[[], object] | None) -> None:
-        """See `presence.WhenGone`."""
-        self._when_gone = call
+    def _set_when_gone(self, request: object, call: Callable[[], object] | None) -> None:
+        """See `presence.WhenGone`. The next request on this connection may have begun before this one is through."""
+        if call is not None:
+            self._when_gone = request, call
+        elif self._when_gone is not None and self._when_gone[0] is request:
+            self._when_gone = None
         if call is not None and self._gone:
             self.loop.call_soon(call)
         elif call is not None:

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TypeVar
 
 from service.cpus import available_cpus
-from service.errors import Overloaded
+from service.errors import DeadlineExceeded, Overloaded
 
 T = TypeVar("T")
 
@@ -40,12 +40,16 @@ class Decoding:
 
         Raises:
             Overloaded: if those before it will take longer than until the deadline, by `time.monotonic()`.
+            DeadlineExceeded: if it has passed.
         """
+        left = deadline - monotonic()
+        if left <= 0:
+            raise DeadlineExceeded("the deadline passed while the upload came; allow more time: X-Deadline-Ms")
         wait = max(0, self._under_way + 1 - self._count) * self._seconds / self._count
-        if wait > deadline - monotonic():
+        if wait > left:
             raise Overloaded(
                 f"{self._under_way} uploads are being read, {wait:.1f} seconds of work; send it again later",
-                retry_after=math.ceil(wait),
+                retry_after=max(1, math.ceil(wait)),
             )
         with self._lock:
             self._under_way += 1

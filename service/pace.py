@@ -8,6 +8,10 @@ import math
 WEIGHT_OF_LATEST = 0.1
 """Weight of the latest batch in the measured speed, if it is a full one. What a run costs besides its pixels weighs
 most in small ones, and says little of the time that a full queue takes."""
+OUTLIER = 4.0
+"""A batch counts as having taken at most so many times as long as expected: a process that stood still for half a
+minute says nothing of the next one.
+"""
 DEVIATIONS = 2.0
 """Work is done in time if it is so also where all batches are slower than on average by so many mean deviations."""
 
@@ -26,6 +30,9 @@ class Pace:
         self, seconds_per_pixel: float = 1e-6, *, max_pixels: int = 2**20, batch_seconds: float = math.inf
     ) -> None:
         self.seconds_per_pixel = seconds_per_pixel
+        self.at_best = seconds_per_pixel
+        """The least that it has been. What takes too long even so need not be tried; with what the machine takes while
+        it is busy, large work would be refused until smaller work had shown that it no longer is."""
         self.batch_seconds = batch_seconds
         self._pixels_allowed = max_pixels
         self._deviation = 0.0
@@ -41,9 +48,10 @@ class Pace:
     def has_run(self, pixels: float, seconds: float) -> None:
         """A batch has taken so long. Mean and mean deviation, as TCP reckons its timeouts: RFC 6298, section 2."""
         weight = WEIGHT_OF_LATEST * min(1.0, pixels / self.max_pixels)
-        off = seconds / pixels - self.seconds_per_pixel
+        off = min(seconds / pixels, OUTLIER * self.seconds_per_pixel) - self.seconds_per_pixel
         self._deviation += weight * (abs(off) - self._deviation)
         self.seconds_per_pixel += weight * off
+        self.at_best = min(self.at_best, self.seconds_per_pixel)
 
     def has_waited(self, seconds: float) -> None:
         """A batch has waited so long for its turn, while other bundles had theirs."""

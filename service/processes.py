@@ -9,14 +9,18 @@ that breaks out of ONNX Runtime: answers are unpickled, and only the user of the
 import logging
 import os
 import pickle
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from multiprocessing.connection import Pipe
 from pathlib import Path
-from queue import Empty, LifoQueue
+from queue import Empty, PriorityQueue
 from threading import BoundedSemaphore, Lock, Thread, Timer
 from time import sleep
 from typing import TYPE_CHECKING, Any
@@ -37,6 +41,27 @@ RETRY_SECONDS = 10
 COMMAND = (sys.executable, "-P", "-m", "service.compute_process")
 
 logger = logging.getLogger(__name__)
+
+
+class _Idle:
+    """Processes that take a batch: those first that have nothing to do, and of them the latest, whose caches are warm;
+    then those that write the files of one, and of them the earliest; then those yet to be started, which are None.
+    """
+
+    def __init__(self) -> None:
+        self._queue: PriorityQueue[tuple[int, int, _Process | None]] = PriorityQueue()
+        self._count = count()
+
+    def put(self, process: "_Process | None", *, busy: bool = False) -> None:
+        order = next(self._count)
+        self._queue.put((2 if process is None else int(busy), order if busy else -order, process))
+
+    def get(self, *, block: bool = True) -> "_Process | None":
+        """
+        Raises:
+            queue.Empty: if there is none, and it is not to be waited for.
+        """
+        return self._queue.get(block)[-1]
 
 
 class ProcessEnded(Exception):
@@ -79,6 +104,12 @@ class _Process:
         """How it has ended, once it has been killed: the kernel's doing, a crash, or an import that failed."""
         status = self._popen.wait()
         return f"by signal {-status}" if status < 0 else f"with status {status}"
+
+    def limit_sending(self, seconds: float) -> None:
+        """Give it so long to read some of what it is sent; it may hang, and hold what does not fit into its socket."""
+        with socket.socket(fileno=os.dup(self.connection.fileno())) as ours:
+            microseconds = max(1, round(seconds * 10**6))  # 0 is without limit
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", *divmod(microseconds, 10**6)))
 
     def ask(
         self,
@@ -191,11 +222,13 @@ class Processes:
         self._max_memory = trial_bytes if limited else None
         self._on_end = on_end
         self._opened: dict[str, OpenAgain] = {}
-        self._idle: LifoQueue[_Process | None] = LifoQueue()
+        self._idle = _Idle()
         early = [_started_early.pop()] if _started_early else []
         for process in (*[None] * (count - len(early)), *early):
-            self._idle.put(process)  # None is one that has yet to be started; the last is taken first
-        self._running = set(early)
+            self._idle.put(process)
+        self._running: set[_Process] = set()
+        for process in early:
+            self._enlist(process)
         # One CPU is left to the server, which has imports enough to do meanwhile, and reads the next bundles.
         self._opening = BoundedSemaphore(max(1, available_cpus() - 1))
         self._starting = Lock()
@@ -250,7 +283,7 @@ class Processes:
         idle = []
         with suppress(Empty):
             while True:
-                idle.append(self._idle.get_nowait())
+                idle.append(self._idle.get(block=False))
         for process in idle:
             if process is not None and process.opened >= set(self._opened):
                 self._idle.put(process)
@@ -329,12 +362,12 @@ class Processes:
         """Give it back to the idle ones in the end, or sooner by calling what is yielded; or its place if it ended."""
         place: list[_Process | None] = [process]
 
-        def release() -> None:
+        def release(*, busy: bool = False) -> None:
             while place:
-                self._idle.put(place.pop())
+                self._idle.put(place.pop(), busy=busy)
 
         try:
-            yield release
+            yield partial(release, busy=True)
         except ProcessEnded:
             if place:
                 place[0] = None
@@ -363,8 +396,13 @@ class Processes:
                 raise ModelFailure(
                     f"no process can be started to compute in: {error.strerror}; SERVICE_PROCESSES=0 needs none"
                 ) from error
-            self._running.add(process)
+            self._enlist(process)
             return process
+
+    def _enlist(self, process: _Process) -> None:
+        self._running.add(process)
+        if self._stall_seconds is not None:
+            process.limit_sending(self._stall_seconds)
 
 
 def _may_use_gpu() -> bool:

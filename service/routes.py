@@ -27,6 +27,7 @@ from service.manifest import Task
 from service.openapi import document
 from service.parsing import Schema, check, from_text, parse, read_body, refuse_encoded, refuse_query
 from service.plan import Plan
+from service.presence import while_connected
 from service.sample import Address
 from service.schemas import (
     GenerateRequest,
@@ -153,8 +154,9 @@ async def translate(request: Request) -> Response:
     limits = BodyLimits(settings.max_uploads, settings.max_upload_bytes)
     content_type = header_of(request.scope, b"content-type") or ""
     deadline = request.scope["state"]["clock"].deadline
-    brought = await decoding.run(partial(read_pictures, body, content_type, limits), deadline=deadline)
-    del body
+    read_all = partial(read_pictures, body, content_type, limits)
+    brought = await while_connected(request, decoding.run(read_all, deadline=deadline))
+    del body, read_all
     said = [*request.query_params.multi_items(), *brought.fields.items()]
     ask = check(from_text(said, numbers={"seed"}), TranslateRequest)
     container, file_format = representation(ask, brought.several, _accept(request))
@@ -170,7 +172,7 @@ async def translate(request: Request) -> Response:
         # At the deadline the thread is left behind: it ends at its next picture.
         time_limit=TimeLimit(deadline, settings.deadline_seconds),
     )
-    pictures = await decoding.run(read, deadline=deadline)
+    pictures = await while_connected(request, decoding.run(read, deadline=deadline))
     headers = {**({} if seed is None else {"x-seed": str(seed)}), **made_by(bundle)}
     decode = perf_counter() - began
     if container is None:
@@ -194,7 +196,8 @@ async def verify(request: Request) -> Response:
     refuse_encoded(request)
     content = await read_body(request, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
     read = partial(open_case, content, service.catalog, max_pixels=settings.max_pixels)
-    case = await service.decoding.run(read, deadline=request.scope["state"]["clock"].deadline)
+    deadline = request.scope["state"]["clock"].deadline
+    case = await while_connected(request, service.decoding.run(read, deadline=deadline))
     if isinstance(case, Verdict):
         return as_json(case)
     bundle = service.catalog.named(case.sample.model)

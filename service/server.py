@@ -293,6 +293,7 @@ def _settings() -> "Settings":
 
 def worker(*, when_loaded: bool = False) -> Any:
     """The ASGI application; in the worker only."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all; it is the supervisor's, which reloads
     Thread(target=_stop_with_supervisor, daemon=True).start()
     try:
         tempfile.gettempdir()

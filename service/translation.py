@@ -157,7 +157,7 @@ class TimeLimit:
     def check_size(self, bundle: Bundle, height: int, width: int) -> None:
         """Refuse a picture of so many tiles that all runners together, idle as they may be, would not make it in time.
 
-        A picture of one tile is always tried: it costs little, and corrects the measured speed.
+        A picture of one tile is always tried: it costs little.
 
         Raises:
             TooLarge: if it cannot be made by then.
@@ -166,11 +166,11 @@ class TimeLimit:
         if tiling is None:
             return
         batcher = bundle.batcher
-        needed = tiling.pixels * batcher.pace.seconds_per_pixel / batcher.runners
+        needed = tiling.pixels * batcher.pace.at_best / batcher.runners
         left = max(0.0, self.deadline - monotonic())
         if needed > left:
             raise TooLarge(
-                f"the picture is {width} x {height}, {needed:.1f} seconds of work at the speed measured lately, and "
+                f"the picture is {width} x {height}, {needed:.1f} seconds of work at the best speed measured, and "
                 f"{left:.1f} are left: about {round(height * width * left / needed)} pixels fit. Send a smaller one, "
                 f"or allow more time: X-Deadline-Ms may be at most {self.longest * 1000:.0f}"
             )

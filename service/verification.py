@@ -90,15 +90,15 @@ def open_case(content: bytes, catalog: Catalog, *, max_pixels: int) -> Case | Ve
     """
     upload = read_picture(content, max_pixels=max_pixels)
     facts = claim(upload)
+    told = facts if len(upload.metadata or "") <= MAX_TOLD else None
     if facts is None or not isinstance(facts.get("id"), str):
-        told = facts if len(upload.metadata or "") <= MAX_TOLD else None
         return Verdict(made_here=False, match="unknown", detail=_why_unknown(facts or {}), sample=told)
     try:
         address = Address.parse(facts["id"])
         bundle = catalog.of_digest(address.digest)
         sample = bundle.sample(seed=address.seed, class_=address.label, truncation=address.truncation)
     except GaneryError as error:
-        return Verdict(made_here=False, match="unknown", detail=error.detail, sample=facts)
+        return Verdict(made_here=False, match="unknown", detail=error.detail, sample=told)
     case = Case(content, upload, facts, sample)
     # Said at once: what waits in the queue is to be as large as what it is compared with.
     return case if upload.pixels.shape[:2] == bundle.shape[:2] else case.of_another_shape(bundle.shape)

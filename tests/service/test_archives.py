@@ -97,6 +97,16 @@ def test_an_npz_is_read_without_pickle(plan):
     }
 
 
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_it_is_the_same_file_however_its_pictures_share_batches(plain_bundle, monkeypatch, name):
+    plan = Plan.of(plain_bundle, first_seed=0, count=1000)
+    files = set()
+    for rows in (5, 32):
+        monkeypatch.setattr(plain_bundle.batcher, "max_rows", rows)
+        files.add(made(name, plan))
+    assert len(files) == 1
+
+
 def test_an_npz_holds_every_seed_there_is(plain_bundle):
     plan = Plan.of(plain_bundle, seeds=Ranges([range(2**64 - 1, 2**64), range(1)]))
     with np.load(io.BytesIO(made("npz", plan)), allow_pickle=False) as arrays:

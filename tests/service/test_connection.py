@@ -27,6 +27,7 @@ Talk = Callable[..., bytes]
 
 
 departures: SimpleQueue[int] = SimpleQueue()
+lingered: SimpleQueue[None] = SimpleQueue()
 
 
 async def echo(scope, receive, send):
@@ -61,6 +62,11 @@ async def echo(scope, receive, send):
     headers = [(b"content-length", str(len(body)).encode()), (b"x-names", names)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+    if scope["path"] == "/lingers":
+        scope["state"]["when_gone"](departures.put)
+        await asyncio.sleep(0.3)
+        scope["state"]["when_gone"](None)
+        lingered.put(None)
 
 
 @pytest.fixture
@@ -306,6 +312,15 @@ def test_who_leaves_with_a_request_that_waits_harms_nobody(connect, caplog):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leaves at once
     departures.get(timeout=PATIENCE)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_the_end_of_one_request_does_not_leave_the_next_without_a_word(connect):
+    """uvicorn begins the next when an answer is sent, which is before what has sent it is through."""
+    with connect() as client:
+        client.sendall(b"GET /lingers HTTP/1.1\r\nHost: x\r\n\r\nGET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        assert lingered.get(timeout=PATIENCE) is None
+    assert departures.get(timeout=PATIENCE) == 0
 
 
 def test_what_was_answered_early_keeps_its_connection(monkeypatch, connect):

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from service.decoding import Decoding
-from service.errors import Overloaded
+from service.errors import DeadlineExceeded, Overloaded
 
 
 class Slow:
@@ -54,6 +54,11 @@ def test_who_is_left_behind_keeps_its_place_and_who_waits_never_begins(decoding)
 
     assert asyncio.run(read()) == "the next"
     assert (slow.most, slow.begun) == (2, 2)
+
+
+def test_a_deadline_that_has_passed_is_no_overload(decoding):
+    with pytest.raises(DeadlineExceeded, match="while the upload came"):
+        asyncio.run(decoding.run(lambda: 7, deadline=time.monotonic()))
 
 
 def test_what_would_be_read_too_late_is_refused_at_once(decoding):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -222,6 +223,10 @@ def running(digits, make_engine):
     return engine, bundle, ended
 
 
+def idle(engine):
+    return [place for *_, place in engine._idle._queue.queue]
+
+
 def of_seeds(bundle, *seeds):
     samples = [bundle.sample(seed=seed, class_=0) for seed in seeds]
     return [bundle.work([sample], keep) for sample in samples]
@@ -239,7 +244,7 @@ def test_every_process_makes_what_this_one_would(running, digits_bundle, digits)
 def test_a_process_that_has_been_killed_is_replaced_and_nobody_notices(running, seeds):
     engine, bundle, ended = running
     expected = [result.value for result in engine.compute("digits", of_seeds(bundle, *seeds)).results]
-    for process in list(engine._idle.queue):
+    for process in idle(engine):
         os.kill(process.pid, signal.SIGKILL)
     again = engine.compute("digits", of_seeds(bundle, *seeds)).results
     np.testing.assert_array_equal([result.value for result in again], expected)
@@ -255,26 +260,35 @@ def test_work_that_ends_every_process_fails_alone(running):
     assert len(ended) == 4  # twice with the others, twice alone
 
 
-def test_a_batch_waits_in_a_process_behind_one_whose_files_are_written(running):
+def test_a_batch_waits_behind_one_whose_files_are_written_only_if_all_processes_write(running, eventually):
     engine, bundle, ended = running
+    engine.start()
+    eventually(lambda: len(list(filter(None, idle(engine)))) == engine.turns(CPU).count)
     (work,) = of_seeds(bundle, 1)
+    slow, expected = [replace(work, finish=take_a_second), work], engine.compute("digits", [work]).results
+    writing = []
     with ThreadPoolExecutor() as threads:
-        free = Event()
-        slow = threads.submit(engine.compute, "digits", [replace(work, finish=take_half_a_second), work], free.set)
-        assert free.wait(10)
-        assert not slow.done()
-        (behind,) = engine.compute("digits", [work]).results
-        result, _ = slow.result(10).results
-    np.testing.assert_array_equal(behind.value, result.value)
+        for _ in range(engine.turns(CPU).count):
+            assert_equal_results(engine.compute("digits", [work]).results, expected)
+            assert not any(future.done() for future in writing)
+            free = Event()
+            writing.append(threads.submit(engine.compute, "digits", slow, free.set))
+            assert free.wait(10)
+        assert_equal_results(engine.compute("digits", [work]).results, expected)
+        assert writing[0].done()  # it has waited for the first to end
+        for future in writing:
+            assert_equal_results(future.result(10).results, 2 * expected)
     assert not ended
-    deadline = time.monotonic() + 10
-    while engine._idle.qsize() != engine.turns(CPU).count:
-        assert time.monotonic() < deadline, "a process has not come back"
-        time.sleep(0.01)
+    eventually(lambda: len(idle(engine)) == engine.turns(CPU).count)
 
 
-def take_half_a_second(pixels):
-    time.sleep(0.5)
+def assert_equal_results(results, expected):
+    for result, each in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result.value, each.value)
+
+
+def take_a_second(pixels):
+    time.sleep(1)
     return pixels
 
 
@@ -292,7 +306,7 @@ def test_what_ends_a_process_does_not_count_against_what_waits_in_it(running):
             assert isinstance(fails.error, ModelFailure)
             assert neighbour.error is None
     assert len(ended) == 12  # each process is told of once, whoever has met its end
-    assert len(engine._idle.queue) == engine.turns(CPU).count
+    assert len(idle(engine)) == engine.turns(CPU).count
 
 
 def end_soon(pixels):
@@ -330,7 +344,7 @@ def test_a_process_is_replaced_whatever_has_become_of_the_files(running, digits)
     engine, bundle, _ = running
     expected = engine.compute("digits", of_seeds(bundle, 1)).results[0].value
     (digits / GENERATOR_FILE).unlink()
-    for process in list(engine._idle.queue):
+    for process in idle(engine):
         os.kill(process.pid, signal.SIGKILL)
     np.testing.assert_array_equal(engine.compute("digits", of_seeds(bundle, 1)).results[0].value, expected)
 
@@ -376,9 +390,9 @@ def test_a_process_that_could_not_be_started_is_tried_again(digits, make_engine,
         while "one process less computes" not in caplog.text and time.monotonic() < deadline:
             time.sleep(0.01)
     deadline = time.monotonic() + 10
-    while engine._idle.qsize() != 2 and time.monotonic() < deadline:
+    while len(idle(engine)) != 2 and time.monotonic() < deadline:
         time.sleep(0.01)
-    places = [engine._idle.get(timeout=1) for _ in range(2)]
+    places = [engine._idle.get(block=False) for _ in range(2)]
     assert None in places  # one that has yet to be started
     for place in places:
         engine._idle.put(place)
@@ -410,7 +424,7 @@ def test_nothing_is_left_running(plain, make_engine):
     engine = make_engine(2)
     Bundle.load(plain, engine=engine)
     engine.start()
-    processes = list(engine._idle.queue)
+    processes = idle(engine)
     engine.close()
     assert all(process._popen.returncode is not None for process in processes)
 
@@ -454,11 +468,17 @@ def take_a_moment(pixels):
     return pixels
 
 
-def test_a_process_that_hangs_is_replaced_and_its_batch_computed_again(digits, make_engine):
+@pytest.mark.parametrize("size", [0, 2**20], ids=["small", "more than its socket holds"])
+def test_a_process_that_hangs_is_replaced_and_its_batch_computed_again(digits, make_engine, size):
     engine = make_engine(1, stall_seconds=1)
     bundle = Bundle.load(digits, engine=engine)
     (process,) = engine._running
     os.kill(process.pid, signal.SIGSTOP)
-    (result,) = engine.compute("digits", of_seeds(bundle, 1)).results
+    (work,) = of_seeds(bundle, 1)
+    (result,) = engine.compute("digits", [replace(work, finish=partial(keep_beside, bytes(size)))]).results
     assert result.error is None
     assert process not in engine._running
+
+
+def keep_beside(load, pixels):
+    return pixels

@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 import tarfile
+import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -508,7 +509,7 @@ def test_what_cannot_be_made_in_time_is_refused_before_it_is_decoded(gate, liste
     large[-1000:-500] = bytes(500)  # no decoder gets so far
     with listen(deadline_seconds=300) as server:
         batcher = server.lifecycle.catalog.bundles["any"].batcher
-        batcher.pace.seconds_per_pixel = 1e-4 * batcher.runners
+        batcher.pace.seconds_per_pixel = batcher.pace.at_best = 1e-4 * batcher.runners
         gate.opened.set()
         gate.rows.clear()
 
@@ -526,6 +527,31 @@ def test_what_cannot_be_made_in_time_is_refused_before_it_is_decoded(gate, liste
         small = saved(np.zeros((272, 272, 3), np.uint8))
         assert is_problem(ask(40_000, small=small, large=large), 400, "picture 2")
         assert ask(40_000, small=small).status_code == 200
+
+
+def test_what_the_machine_could_make_while_it_was_quick_is_tried(gate, listen, any_size):
+    """Or else a picture of many tiles would be refused until smaller ones had shown how quick it is now."""
+    with listen() as server:
+        server.lifecycle.catalog.bundles["any"].batcher.pace.seconds_per_pixel = 1.0
+        gate.opened.set()
+        content = saved(RANDOM.integers(0, 256, (300, 300, 3), np.uint8))
+        assert server.client.post("/translate", content=content, headers=PNG).status_code == 200
+
+
+def test_what_clients_brought_who_have_left_is_not_read(listen, any_size, eventually):
+    content, free = saved(PHOTO), threading.Event()
+    head = f"HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    with listen() as server:
+        decoding = server.lifecycle.decoding
+        held = [decoding._threads.submit(free.wait, 60) for _ in range(decoding._count)]
+        for path in ("/translate", "/verify"):
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.sendall(f"POST {path} ".encode() + head + content)
+                eventually(lambda: decoding._under_way == 1)
+            eventually(lambda path=path: server.count("ganery_requests_total", route=path, status="499", model="") == 1)
+            assert decoding._under_way == 0
+        free.set()
+        assert all(each.result() for each in held)
 
 
 def test_reading_ends_at_the_deadline(any_size, load):
