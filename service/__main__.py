@@ -1,10 +1,18 @@
 """The command line: `python -m service serve`, `generate` and `doctor`."""
 
 import argparse
+import re
 import signal
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from service.server import serve
+
+if TYPE_CHECKING:
+    from service.plan import Classes
+
+SHARD = re.compile("([0-9]{1,9})/([1-9][0-9]{0,8})")
 
 
 def _doctor() -> None:
@@ -26,19 +34,85 @@ def _generate(given: argparse.Namespace) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
+    worker, workers = given.shard
     try:
-        generate(Settings.from_environment(), given)
+        generate(
+            Settings.from_environment(),
+            out=given.out,
+            model=given.model,
+            first_seed=given.seed,
+            count=given.count,
+            classes=given.classes,
+            truncation=given.truncation,
+            picture=given.picture,
+            shard_size=given.shard_size,
+            worker=worker,
+            workers=workers,
+        )
     except GaneryError as error:
-        sys.exit(error.detail)
+        print(error.detail, file=sys.stderr)
+        # What over HTTP would be the client's mistake is one of the arguments: 2, as argparse ends.
+        sys.exit(2 if error.status < 500 else 1)
     except OSError as error:  # no space left, no right to write
         sys.exit(f"{error.filename or given.out}: {error.strerror or error}; the same command goes on where it stopped")
 
 
-def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port; ports go from 0 to 65535")
-    return number
+def _number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Reads a whole number from `least` to `most`; None is without limit."""
+    allowed = f"of {least} or more" if most is None else f"from {least} to {most}"
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number {allowed}")
+        return int(text)
+
+    return read
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """`I/N`: worker I of N, from 0."""
+    match = SHARD.fullmatch(text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text} is not I/N with I from 0 to N - 1, for example 0/4")
+    return int(match[1]), int(match[2])
+
+
+def _classes(text: str) -> "Classes | None":
+    """`all`; one name or index, or several with commas between them; or how many of each, `sneaker=500,bag=30`."""
+    if text == "all":
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not any("=" in part for part in parts):
+        return [int(part) if part.isdecimal() else part for part in parts]
+    pairs = [part.partition("=") for part in parts]
+    if not all(count.strip().isdecimal() for _, _, count in pairs):
+        raise argparse.ArgumentTypeError(
+            f"{text}: with a count for one class, give one for each, as in sneaker=500,bag=30"
+        )
+    counts = {name.strip(): int(count) for name, _, count in pairs}
+    if len(counts) < len(pairs):
+        raise argparse.ArgumentTypeError(f"{text}: one class comes twice; give each once")
+    return counts
+
+
+def _truncation(text: str) -> float:
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+
+    from service.schemas import TruncationField  # noqa: PLC0415
+
+    try:
+        truncation: float = TypeAdapter(TruncationField).validate_python(text)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.errors()[0]['msg']}") from None
+    return truncation
+
+
+def _picture(text: str) -> str:
+    from service.formats import FORMATS  # noqa: PLC0415
+
+    if text not in FORMATS:
+        raise argparse.ArgumentTypeError(f"{text} is unknown; it takes {', '.join(FORMATS)}")
+    return text
 
 
 def main() -> None:
@@ -48,10 +122,10 @@ def main() -> None:
 
     serving = commands.add_parser("serve", help="serve the bundles over HTTP, until SIGTERM")
     serving.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for all interfaces (default: %(default)s)")
-    serving.add_argument("--port", type=_port, default=3000, help="default: %(default)s")
+    serving.add_argument("--port", type=_number(0, 65535), default=3000, help="default: %(default)s")
     serving.add_argument(
         "--grace-seconds",
-        type=int,
+        type=_number(0),
         default=60,
         help="after SIGTERM and SERVICE_DRAIN_SECONDS, time for the answers that have begun (default: %(default)s)",
     )
@@ -62,15 +136,19 @@ def main() -> None:
         help="write many pictures as tar shards, without HTTP; the same command goes on where it was stopped",
     )
     generating.add_argument("--model", help="the bundle; unset means the default one")
-    generating.add_argument("--seed", type=int, default=0, help="of the first picture (default: %(default)s)")
-    generating.add_argument("--count", type=int, help="how many; the sum if --classes says how many of each")
-    generating.add_argument("--classes", default="all", help="all, NAME,NAME or NAME=COUNT,NAME=COUNT")
-    generating.add_argument("--truncation", type=float, default=1.0, help="in (0, 1] (default: off)")
-    generating.add_argument("--picture", default="png", help="png, webp or jpeg (default: %(default)s)")
-    generating.add_argument("--out", required=True, help="a folder, or a place that fsspec knows: s3://BUCKET/PREFIX")
-    generating.add_argument("--shard-size", type=int, default=10_000, help="pictures of a shard (default: %(default)s)")
     generating.add_argument(
-        "--shard", default="0/1", metavar="I/N", help="this is worker I of N, from 0 (default: 0/1)"
+        "--seed", type=_number(0, 2**64 - 1), default=0, help="of the first picture (default: %(default)s)"
+    )
+    generating.add_argument("--count", type=_number(1), help="how many; the sum if --classes says how many of each")
+    generating.add_argument("--classes", type=_classes, default="all", help="all, NAME,NAME or NAME=COUNT,NAME=COUNT")
+    generating.add_argument("--truncation", type=_truncation, default=1.0, help="in (0, 1] (default: off)")
+    generating.add_argument("--picture", type=_picture, default="png", help="png, webp or jpeg (default: %(default)s)")
+    generating.add_argument("--out", required=True, help="a folder, or a place that fsspec knows: s3://BUCKET/PREFIX")
+    generating.add_argument(
+        "--shard-size", type=_number(1), default=10_000, help="pictures of a shard (default: %(default)s)"
+    )
+    generating.add_argument(
+        "--shard", type=_shard, default="0/1", metavar="I/N", help="this is worker I of N, from 0 (default: 0/1)"
     )
     generating.set_defaults(run=_generate)
 

@@ -7,8 +7,6 @@ each shard its size and hash, and `manifest.json` all of that, once all are ther
 
 import hashlib
 import json
-import re
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,15 +19,13 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from service.archives import Tar
 from service.catalog import Catalog
-from service.errors import InvalidValue
+from service.errors import GaneryError, InvalidValue
 from service.formats import FORMATS, FormatName
 from service.lifecycle import engine_of
 from service.plan import Classes, Plan
-from service.sample import in_thousandths
 from service.settings import Settings
 from service.streaming import Pieces
 
-SHARD = re.compile("([0-9]{1,9})/([1-9][0-9]{0,8})")
 PLAN_FILE, MANIFEST_FILE = "plan.json", "manifest.json"
 
 
@@ -169,7 +165,8 @@ def write_shards(shards: Shards, store: Store, *, worker: int = 0, workers: int 
         worker: of `workers`, from 0: it writes shards `worker`, `worker + workers`, ...
 
     Raises:
-        InvalidValue: if the store holds shards of another plan, or one that is not what its record says.
+        InvalidValue: if the store holds shards of another plan.
+        GaneryError: if it holds one that is not what its record says.
         ModelFailure: if the generator fails.
     """
     plan = _json(shards.facts)
@@ -199,26 +196,35 @@ def write_shards(shards: Shards, store: Store, *, worker: int = 0, workers: int 
         store.write(MANIFEST_FILE, _json({**shards.facts, "shards": records}))
 
 
-def generate(settings: Settings, given: Namespace) -> None:
+def generate(
+    settings: Settings,
+    *,
+    out: str,
+    model: str | None = None,
+    first_seed: int = 0,
+    count: int | None = None,
+    classes: Classes | None = None,
+    truncation: float = 1.0,
+    picture: FormatName = "png",
+    shard_size: int = 10_000,
+    worker: int = 0,
+    workers: int = 1,
+) -> None:
     """Run the command, with a progress bar.
+
+    Args:
+        settings: of the service.
+        out: see `Store`.
+        model: None is the default one.
+        first_seed, count, classes, truncation: see `Plan.of`.
+        picture: how the pictures are stored.
+        shard_size: pictures of a shard.
+        worker, workers: see `write_shards`.
 
     Raises:
         GaneryError: if an argument, the bundle or the store is not as it should be.
     """
-    worker, workers = _worker(given.shard)
-    classes = _classes(given.classes)
-    if given.picture not in FORMATS:
-        raise InvalidValue(f"--picture {given.picture} is unknown; it takes {', '.join(FORMATS)}")
-    if given.shard_size < 1 or (given.count is not None and given.count < 1):
-        raise InvalidValue("--count and --shard-size are 1 or more")
-    truncation = 0.0
-    with suppress(ValueError):
-        truncation = in_thousandths(given.truncation)
-    if not 0 < truncation <= 1:
-        raise InvalidValue(
-            f"--truncation {given.truncation} is not above 0 and at most 1 with three decimals: an id holds no more"
-        )
-    store = Store(given.out)
+    store = Store(out)
     engine = engine_of(settings)
     try:
         catalog = Catalog.load(
@@ -227,19 +233,19 @@ def generate(settings: Settings, given: Namespace) -> None:
             engine=engine,
             max_bytes=settings.max_bundle_bytes,
         )
-        bundle = catalog.get(given.model, task="generate")
+        bundle = catalog.get(model, task="generate")
         plan = Plan.of(
             bundle,
-            first_seed=given.seed,
-            count=given.count,
+            first_seed=first_seed,
+            count=count,
             classes=classes,
             truncation=truncation,
             max_count=bundle.seeds,
         )
-        shards = Shards(plan, given.shard_size, given.picture, classes)
+        shards = Shards(plan, shard_size, picture, classes)
         own = sum(len(shards.indices(number)) for number in range(worker, len(shards), workers))
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
-            task = progress.add_task(f"{bundle.name} {given.shard}", total=own)
+            task = progress.add_task(f"{bundle.name} {worker}/{workers}", total=own)
             for written in write_shards(shards, store, worker=worker, workers=workers):
                 progress.advance(task, written.samples)
                 progress.console.print(f"{written.name}: {'written' if written.new else 'was there'}")
@@ -248,32 +254,12 @@ def generate(settings: Settings, given: Namespace) -> None:
         engine.close()
 
 
-def _worker(text: str) -> tuple[int, int]:
-    """`I/N`: worker I of N, from 0."""
-    match = SHARD.fullmatch(text)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise InvalidValue(f"--shard {text} is not I/N with I from 0 to N - 1, for example 0/4")
-    return int(match[1]), int(match[2])
-
-
-def _classes(text: str) -> Classes | None:
-    """`all`; one name or index, or several with commas between them; or how many of each, `sneaker=500,bag=30`."""
-    if text == "all":
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not any("=" in part for part in parts):
-        return [int(part) if part.isdecimal() else part for part in parts]
-    pairs = [part.partition("=") for part in parts]
-    if not all(count.strip().isdecimal() for _, _, count in pairs):
-        raise InvalidValue(f"--classes {text}: with a count for one class, give one for each, as in sneaker=500,bag=30")
-    counts = {name.strip(): int(count) for name, _, count in pairs}
-    if len(counts) < len(pairs):
-        raise InvalidValue(f"--classes {text}: one class comes twice; give each once")
-    return counts
-
-
 def _record(store: Store, name: str) -> dict[str, Any] | None:
-    """What stands beside a shard; None if it is not written."""
+    """What stands beside a shard; None if it is not written.
+
+    Raises:
+        GaneryError: if the two do not fit: no mistake of the arguments, so the other workers go on.
+    """
     content = store.read(f"{name}.json")
     if content is None:
         return None
@@ -282,9 +268,9 @@ def _record(store: Store, name: str) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads(content)
         size = int(record["bytes"])
     except (ValueError, KeyError, TypeError):
-        raise InvalidValue(f"{name}.json is no record of a shard; {mend}") from None
+        raise GaneryError(f"{name}.json is no record of a shard; {mend}") from None
     if (found := store.size(name)) != size:
-        raise InvalidValue(f"{name} has {found} bytes, its record says {size}; {mend}")
+        raise GaneryError(f"{name} has {found} bytes, its record says {size}; {mend}")
     return record
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,9 +15,10 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
+from service.__main__ import main
 from service.bulk import MANIFEST_FILE, PLAN_FILE, Shards, Store, generate, write_shards
 from service.catalog import Catalog
-from service.errors import InvalidValue
+from service.errors import GaneryError, InvalidValue
 from service.plan import Plan
 from service.settings import Settings
 
@@ -92,7 +92,7 @@ def test_two_workers_of_one_shard_harm_no_file(out):
 def test_a_record_that_is_none_is_named(shards, out, record):
     write(shards, out)
     (out / f"{FILES[1]}.json").write_text(record)
-    with pytest.raises(InvalidValue, match=r"digits-000001.tar.json is no record of a shard; .*remove"):
+    with pytest.raises(GaneryError, match=r"digits-000001.tar.json is no record of a shard; .*remove"):
         write(shards, out)
 
 
@@ -120,7 +120,7 @@ def test_a_shard_that_is_not_whole_is_named(shards, out):
     write(shards, out)
     with (out / FILES[1]).open("r+b") as stream:
         stream.truncate(100)
-    with pytest.raises(InvalidValue, match=r"digits-000001.tar has 100 bytes, .*remove digits-000001.tar.json"):
+    with pytest.raises(GaneryError, match=r"digits-000001.tar has 100 bytes, .*remove digits-000001.tar.json"):
         write(shards, out)
 
 
@@ -177,8 +177,7 @@ def test_what_fails_leaves_nothing_in_a_bucket(shards, bucket, monkeypatch):
 def test_the_largest_bundle_is_the_one_of_the_settings(digits, out, monkeypatch):
     monkeypatch.setitem(Catalog.load.__func__.__kwdefaults__, "max_bytes", 10)
     settings = Settings(models_dir=digits.parent, provider="cpu", processes=0)
-    ask = {"model": "digits", "seed": 0, "count": 3, "classes": "all", "truncation": 1.0, "picture": "png"}
-    generate(settings, Namespace(**ask, out=str(out), shard_size=10, shard="0/1"))
+    generate(settings, out=str(out), model="digits", count=3)
     assert (out / MANIFEST_FILE).exists()
 
 
@@ -218,23 +217,49 @@ def test_the_command_that_was_stopped_goes_on(models, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--shard", "2/2"], "--shard 2/2 is not I/N"),
-        (["--count", "0"], "are 1 or more"),
+        (["--shard", "2/2"], "--shard: 2/2 is not I/N"),
+        (["--count", "0"], "--count: 0 is not a whole number of 1 or more"),
+        (["--count", "many"], "--count: many is not"),
+        (["--shard-size", "0"], "--shard-size: 0 is not a whole number of 1 or more"),
+        (["--seed", "18446744073709551616"], "from 0 to 18446744073709551615"),
         (["--picture", "gif"], "it takes png, webp, jpeg"),
         (["--classes", "one=1,two"], "with a count for one class"),
         (["--classes", "one=1,two=1,one=1"], "one class comes twice"),
+        (["--truncation", "2"], "--truncation: 2: Input should be less than or equal to 1"),
+        (["--truncation", "0"], "greater than or equal to 0.001"),
+        (["--truncation", "0.1234"], "three decimals"),
+        (["--truncation", "inf"], "finite"),
+        (["--truncation", "half"], "valid number"),
+    ],
+)
+def test_a_mistake_of_typing_is_told_before_anything_is_loaded(capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr("sys.argv", ["service", "generate", "--out", "nowhere://x", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (["--classes", "seven", "--count", "1"], "unknown class 'seven'"),
         (["--model", "nobody", "--count", "1"], "unknown model 'nobody'; available: any, digits, fixed, plain"),
         ([], "count is missing"),
-        (["--count", "1", "--truncation", "2"], "not above 0 and at most 1"),
-        (["--count", "1", "--truncation", "0.1234"], "three decimals"),
-        (["--count", "1", "--truncation", "0.0001"], "three decimals"),
-        (["--count", "1", "--truncation", "inf"], "three decimals"),
         (["--count", "1", "--out", "nowhere://x"], "Protocol not known: nowhere"),
     ],
 )
-def test_a_mistake_is_told_in_a_line(models, tmp_path, arguments, message):
+def test_a_mistake_that_every_worker_makes_is_told_in_a_line(models, tmp_path, arguments, message):
+    """The chart gives the Job up at a 2, and has a worker try again at a 1."""
     returncode, _, errors = finish(command(models, "--model", "digits", "--out", tmp_path / "out", *arguments))
-    assert returncode == 1
+    assert returncode == 2
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_a_shard_that_was_changed_ends_its_own_worker(shards, models, out):
+    write(shards, out)
+    (out / f"{FILES[1]}.json").write_text("{}")
+    ask = ["--model", "digits", "--seed", 5, "--count", 25, "--shard-size", 10, "--out", out]
+    returncode, _, errors = finish(command(models, *ask))
+    assert (returncode, "is no record of a shard" in errors) == (1, True)

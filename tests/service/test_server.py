@@ -11,6 +11,7 @@ from threading import Thread, Timer
 import pytest
 import uvicorn
 
+from service.__main__ import main
 from service.server import Server
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -75,8 +76,16 @@ def test_an_address_that_is_taken_or_is_none_is_named():
         ]
     assert [each.returncode != 0 for each in ran] == [True, True]
     assert f"127.0.0.1:{port} cannot be listened on" in ran[0].stderr
-    assert "99999 is no port; ports go from 0 to 65535" in ran[1].stderr
+    assert "--port: 99999 is not a whole number from 0 to 65535" in ran[1].stderr
     assert "Traceback" not in ran[0].stderr + ran[1].stderr
+
+
+def test_the_time_for_answers_that_have_begun_is_never_negative(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["service", "serve", "--grace-seconds", "-1"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "--grace-seconds: -1 is not a whole number of 0 or more" in capsys.readouterr().err
 
 
 def test_a_worker_that_fails_before_it_has_ever_served_ends_the_server_and_says_why(tmp_path):
