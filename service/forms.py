@@ -24,6 +24,7 @@ from service.errors import (
     UnsupportedMediaType,
     json_pointer,
 )
+from service.uploads import READERS, either
 
 PICTURES = "image"
 """The form's field that brings pictures, once or several times."""
@@ -88,7 +89,7 @@ def read_pictures(body: bytes, content_type: str, limits: BodyLimits) -> Brought
     reader = BODIES.get(media_type, _alone if media_type.startswith("image/") else None)
     if reader is None:
         raise UnsupportedMediaType(
-            f"Content-Type is {media_type[:100]}; send image/png, image/jpeg or image/webp, "
+            f"Content-Type is {media_type[:100]}; send {either(reader.media_type for reader in READERS.values())}, "
             "multipart/form-data, or application/zip"
         )
     return reader(body, content_type, limits)

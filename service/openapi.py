@@ -44,6 +44,7 @@ from service.schemas import (
     TranslateRequest,
     Verdict,
 )
+from service.uploads import READERS, TITLES
 
 JsonObject = dict[str, Any]
 
@@ -213,7 +214,7 @@ def _paths() -> JsonObject:
                 "verify",
                 _json(Verdict),
                 (MalformedRequest, TooLarge, UnsupportedMediaType, Overloaded, NotReady),
-                requestBody={"required": True, "content": _files(FORMATS.values())},
+                requestBody={"required": True, "content": _files(READERS.values())},
             )
         },
         "/models": {"get": _operation("What is served", "models", _json(ModelList), (NotReady,))},
@@ -295,11 +296,11 @@ def _in_query(model: type[BaseModel]) -> list[JsonObject]:
 def _pictures_with(model: type[BaseModel]) -> JsonObject:
     """The bodies that bring pictures; in a form, the members of a request come beside them."""
     file = {"type": "string", "contentMediaType": "application/octet-stream"}
-    pictures = {"type": "array", "items": file, "minItems": 1, "description": "PNG, JPEG or WebP files"}
+    pictures = {"type": "array", "items": file, "minItems": 1, "description": f"{TITLES} files"}
     form = {"type": "object", "required": [PICTURES], "properties": {PICTURES: pictures, **_text_members(model)}}
     zip_ = {"schema": {"type": "string", "contentEncoding": "binary", "description": "a zip of pictures"}}
     return {
-        **_files(FORMATS.values()),
+        **_files(READERS.values()),
         "multipart/form-data": {"schema": {**form, "additionalProperties": False}},
         "application/zip": zip_,
     }

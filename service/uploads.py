@@ -7,8 +7,9 @@ applied. The orientation in EXIF is obeyed.
 """
 
 import io
+import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -45,11 +46,29 @@ class Upload:
 class Reader(NamedTuple):
     """How one format is read."""
 
-    format: UploadFormat
+    title: str
+    media_type: str
+    begins: re.Pattern[bytes]
     outline: Callable[[bytes], Outline]
     # Not Image.open: it warns of bombs through state that all threads share, makes MPO of a JPEG that names further
     # pictures, and asks one reader after the other.
     decoder: type[ImageFile]
+
+
+READERS: dict[UploadFormat, Reader] = {
+    "png": Reader("PNG", "image/png", re.compile(rb"\x89PNG\r\n\x1a\n"), outline_png, PngImageFile),
+    "jpeg": Reader("JPEG", "image/jpeg", re.compile(rb"\xff\xd8\xff"), outline_jpeg, JpegImageFile),
+    "webp": Reader("WebP", "image/webp", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), outline_webp, WebPImageFile),
+}
+
+
+def either(words: Iterable[str]) -> str:
+    """`PNG, JPEG or WebP`."""
+    *first, last = words
+    return f"{', '.join(first)} or {last}"
+
+
+TITLES = either(reader.title for reader in READERS.values())
 
 
 def read_picture(
@@ -69,7 +88,8 @@ def read_picture(
         TooLarge: if it has more pixels.
         UnsupportedMediaType: if it is no PNG, JPEG or WebP, or if it is animated.
     """
-    reader = _reader_of(content)
+    format_ = _format_of(content)
+    reader = READERS[format_]
     try:
         outline = reader.outline(content)
         if outline.width * outline.height > max_pixels:
@@ -81,27 +101,24 @@ def read_picture(
             admit(outline.height, outline.width)
         picture = reader.decoder(io.BytesIO(outline.content))
         if picture.size != (outline.width, outline.height):
-            raise MalformedRequest(f"the {reader.format} file gives two sizes")
+            raise MalformedRequest(f"the {format_} file gives two sizes")
         picture.load()
-        return Upload(_pixels(_upright(picture, outline.exif), background), reader.format, _metadata(picture))
+        return Upload(_pixels(_upright(picture, outline.exif), background), format_, _metadata(picture))
     except (GaneryError, MemoryError):
         raise
     except struct.error:
-        raise MalformedRequest(f"the {reader.format} file is cut short") from None
+        raise MalformedRequest(f"the {format_} file is cut short") from None
     except Exception as error:  # decoders raise whatever the bytes lead them to
-        raise MalformedRequest(f"the {reader.format} file is broken: {str(error)[:200]}") from None
+        raise MalformedRequest(f"the {format_} file is broken: {str(error)[:200]}") from None
 
 
-def _reader_of(content: bytes) -> Reader:
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return Reader("png", outline_png, PngImageFile)
-    if content.startswith(b"\xff\xd8\xff"):
-        return Reader("jpeg", outline_jpeg, JpegImageFile)
-    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
-        return Reader("webp", outline_webp, WebPImageFile)
+def _format_of(content: bytes) -> UploadFormat:
+    for name, reader in READERS.items():
+        if reader.begins.match(content):
+            return name
     if not content:
-        raise MalformedRequest("the body is empty; send a PNG, JPEG or WebP picture")
-    raise UnsupportedMediaType(f"the body begins with {content[:8]!r}; send a PNG, JPEG or WebP picture")
+        raise MalformedRequest(f"the body is empty; send a {TITLES} picture")
+    raise UnsupportedMediaType(f"the body begins with {content[:8]!r}; send a {TITLES} picture")
 
 
 def _metadata(picture: ImageFile) -> str | None:

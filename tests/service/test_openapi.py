@@ -13,6 +13,7 @@ from service.forms import BODIES, PICTURES
 from service.openapi import document
 from service.routes import ROUTES
 from service.schemas import GenerateRequest, InterpolateRequest, SampleRequest, TranslateRequest
+from service.uploads import READERS
 
 DOCUMENT = json.loads(document())
 SCHEMES = DOCUMENT["components"]["securitySchemes"]
@@ -42,6 +43,15 @@ def test_every_route_is_documented():
 def test_every_reference_leads_somewhere():
     names = {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
     assert set(references(DOCUMENT)) <= names
+
+
+def test_what_may_be_sent_is_what_is_read_and_not_what_is_written():
+    readable = {reader.media_type for reader in READERS.values()}
+    verify, translate = (
+        DOCUMENT["paths"][path]["post"]["requestBody"]["content"] for path in ("/verify", "/translate")
+    )
+    assert set(verify) == readable
+    assert set(translate) - set(BODIES) == readable
 
 
 @pytest.mark.parametrize("name", DOCUMENT["components"]["schemas"])

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from service.errors import GaneryError, MalformedRequest, TooLarge, UnsupportedMediaType
 from service.formats import FORMATS
-from service.uploads import MAX_METADATA, Upload, read_picture
+from service.uploads import MAX_METADATA, READERS, Upload, read_picture
 
 MEGAPIXEL = 1_000_000
 PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -156,16 +156,17 @@ def test_orientation_is_obeyed(value, order):
     ],
     ids=lambda exif: f"{len(exif)} bytes",
 )
-@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("format_", [reader.decoder.format for reader in READERS.values()])
 def test_a_picture_with_wrong_exif_is_a_picture(format_, exif):
     """And nobody is warned of it: a warning for each tag would let strangers write the log."""
     assert read(saved(PICTURE, format_, exif=exif)).pixels.shape == PICTURE.shape
 
 
-@pytest.mark.parametrize("format_", FORMATS.values(), ids=FORMATS.keys())
-def test_what_we_made_says_so(digits_bundle, format_):
+@pytest.mark.parametrize("name", READERS)
+def test_what_we_made_says_so(digits_bundle, name):
     sample = digits_bundle.sample(seed=7, class_="two")
-    upload = read(format_.encode(digits_bundle.picture(sample), sample))
+    upload = read(FORMATS[name].encode(digits_bundle.picture(sample), sample))
+    assert upload.format == name
     assert upload.metadata in (sample.to_json(), sample.to_xmp().decode())
 
 

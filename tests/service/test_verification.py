@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from service.formats import FORMATS
+from service.uploads import READERS
 
 ASK = {"model": "digits", "seed": 8, "class": "one", "truncation": 0.9}
 
@@ -34,7 +34,7 @@ def sample(shared):
     return np.asarray(picture), picture.text["ganery"]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", READERS)
 def test_the_very_file_is_recognised(shared, name):
     answer = shared.post("/generate", json={**ASK, "format": name})
     told = verdict(shared, answer.content)

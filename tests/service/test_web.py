@@ -3,6 +3,7 @@ import re
 import pytest
 
 from service.endpoint import WEB
+from service.uploads import READERS
 
 PAGES = {"/": "index.html", "/docs": "docs.html"}
 
@@ -35,6 +36,11 @@ def test_the_playground_asks_for_a_key_and_keeps_it_nowhere():
     page = (WEB / "index.html").read_text()
     assert re.search(r'<form id="key-field" hidden><label>Key <input id="key" type="password"', page)
     assert not re.search(r"storage|cookie|indexedDB", (WEB / "playground.js").read_text(), re.IGNORECASE)
+
+
+def test_a_picture_may_be_of_any_kind_that_is_read():
+    accepted = re.search(r'id="translate-file" type="file" accept="([^"]*)"', (WEB / "index.html").read_text())
+    assert accepted[1].split(",") == [reader.media_type for reader in READERS.values()]
 
 
 def test_translating_is_offered_only_where_something_translates():
