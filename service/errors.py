@@ -67,6 +67,18 @@ class GaneryError(Exception):
         name = type(self).__name__
         return "".join(f"-{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
+    def place(self, *, before: str = "", pointer: str | None = None) -> None:
+        """Say where in the request it is, which the code that raised it did not know.
+
+        Args:
+            before: begins the detail from now on.
+            pointer: replaces the one to a part's member; None leaves it.
+        """
+        self.detail = before + self.detail
+        self.args = (self.detail,)
+        if pointer is not None:
+            self.pointer = pointer
+
     def problem(self) -> dict[str, Any]:
         """The members of the problem document, without those that are absent."""
         members: dict[str, Any] = {

@@ -191,4 +191,5 @@ def _label(bundle: Bundle, name: ClassName, pointer: str) -> int | None:
     try:
         return bundle.label(name)
     except InvalidValue as error:
-        raise InvalidValue(error.detail, pointer=pointer, choices=error.choices) from None
+        error.place(pointer=pointer)
+        raise

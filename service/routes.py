@@ -125,7 +125,7 @@ async def interpolate(request: Request) -> Response:
         try:
             points.append(bundle.sample(seed=seed, class_=class_))
         except InvalidValue as error:
-            error.pointer = pointers.get(error.pointer or "", error.pointer)
+            error.place(pointer=pointers.get(error.pointer or ""))
             raise
     way = Interpolation(bundle, points, ask.steps, ask.loop)
     if way.pixels > service.settings.max_pixels:

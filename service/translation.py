@@ -242,11 +242,11 @@ def translations(
                 bundle, picture.content, seed=seed, file_format=file_format, max_pixels=left, admit=admit
             )
         except GaneryError as error:
-            if len(pictures) == 1:
-                raise
-            name = f" ({picture.name[:100]!r})" if picture.name else ""
-            spent = f", after {max_pixels - left} of {max_pixels} pixels" if index else ""
-            raise type(error)(f"picture {index + 1}{name}{spent}: {error.detail}") from None
+            if len(pictures) > 1:
+                name = f" ({picture.name[:100]!r})" if picture.name else ""
+                spent = f", after {max_pixels - left} of {max_pixels} pixels" if index else ""
+                error.place(before=f"picture {index + 1}{name}{spent}: ")
+            raise
         left -= max(one.came[0] * one.came[1], _pixels_taken(bundle, *one.came))
         read.append(one)
     return read

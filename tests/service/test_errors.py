@@ -4,7 +4,7 @@ from http import HTTPStatus
 import pytest
 
 from service import errors
-from service.errors import GaneryError, InvalidValue, MethodNotAllowed, NotReady, UnknownModel
+from service.errors import GaneryError, InvalidValue, MethodNotAllowed, NotReady, Overloaded, UnknownModel
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, GaneryError)]
 
@@ -30,6 +30,16 @@ def test_a_problem_names_itself_and_leaves_out_what_it_lacks():
 def test_a_problem_points_and_offers():
     problem = InvalidValue("no", pointer="/class", choices=("a", "b")).problem()
     assert (problem["pointer"], problem["choices"]) == ("/class", ["a", "b"])
+
+
+def test_what_is_placed_in_a_request_loses_nothing():
+    error = InvalidValue("no", pointer="/class", choices=("a", "b"))
+    error.place(before="picture 2: ", pointer="/points/1/class")
+    assert (error.detail, str(error), error.pointer) == ("picture 2: no", "picture 2: no", "/points/1/class")
+    assert error.choices == ["a", "b"]
+    late = Overloaded("full", retry_after=3)
+    late.place(before="picture 2: ")
+    assert (late.detail, late.headers) == ("picture 2: full; ask again in 3 s", {"Retry-After": "3"})
 
 
 def test_headers_belong_to_the_kind():
