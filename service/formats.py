@@ -4,12 +4,13 @@ Settings are fixed and nothing of the moment goes in, so the same sample is the 
 Every file says what made it: PNG in the iTXt chunk `ganery` and in XMP, WebP and JPEG in XMP (see `Provenance`).
 """
 
+import hashlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from PIL import Image, WebPImagePlugin  # noqa: F401 - else the first WebP would import every plugin there is
+from PIL import Image, WebPImagePlugin, features  # noqa: F401 - else the first WebP would import every plugin there is
 from PIL.PngImagePlugin import PngInfo
 
 from service.errors import NotAcceptable
@@ -18,6 +19,10 @@ from service.pixels import Pixels
 from service.sample import Provenance
 
 FormatName = Literal["png", "webp", "jpeg"]
+
+_LIBRARIES = ("pil", "zlib", "zlib_ng", "webp", "jpg", "libjpeg_turbo")
+ENCODERS = hashlib.sha256(repr([features.version(name) for name in _LIBRARIES]).encode()).hexdigest()[:8]
+"""Stands for the libraries that write the files: others may write other bytes for the same pixels."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from service.archives import ARCHIVES
 from service.bundle import Bundle
 from service.endpoint import WEB, WholeFiles, bringing, get, lifecycle_of, page, post
 from service.errors import InvalidValue, NotFound, TooLarge
-from service.formats import FORMATS, choose
+from service.formats import ENCODERS, FORMATS, choose
 from service.forms import BodyLimits, read_pictures, safe_names
 from service.headers import header_of
 from service.interpolation import Interpolation
@@ -67,11 +67,11 @@ async def sample_again(request: Request) -> Response:
     bundle = lifecycle_of(request).catalog.of_digest(address.digest)
     request.scope["state"]["model"] = bundle.name
     sample = bundle.sample(seed=address.seed, class_=address.label, truncation=address.truncation)
-    # The id says all that the picture depends on; the encoder's build is the service's version. What needs a key is not
-    # for caches that others share.
+    # The id says all that the picture depends on; of its file's bytes the service and its encoders decide. What needs a
+    # key is not for caches that others share.
     shared = lifecycle_of(request).settings.api_keys_file is None
     headers = {
-        "etag": f'"{sample.id}.{format_.extension}.{__version__}"',
+        "etag": f'"{sample.id}.{format_.extension}.{__version__}.{ENCODERS}"',
         "cache-control": f"{'public' if shared else 'private'}, max-age=31536000, immutable",
         "vary": "Accept",
     }
