@@ -17,10 +17,11 @@ from service.endpoint import lifecycle_of
 from service.errors import InvalidValue
 from service.formats import FORMATS, Format, ToFile, choose
 from service.jobs import Done
+from service.pieces import Pieces
 from service.presence import while_connected
 from service.sample import Sample
 from service.schemas import TranslateRequest
-from service.streaming import Pieces, in_thread
+from service.streaming import in_thread
 from service.translation import Translation
 from service.work import Work
 

@@ -22,9 +22,9 @@ from service.catalog import Catalog
 from service.errors import GaneryError, InvalidValue
 from service.formats import FORMATS, FormatName
 from service.lifecycle import engine_of
+from service.pieces import Pieces
 from service.plan import Classes, Plan
 from service.settings import Settings
-from service.streaming import Pieces
 
 PLAN_FILE, MANIFEST_FILE = "plan.json", "manifest.json"
 

@@ -26,6 +26,7 @@ from service.interpolation import Interpolation
 from service.manifest import Task
 from service.openapi import document
 from service.parsing import Schema, check, from_text, parse, read_body, refuse_encoded, refuse_query
+from service.pieces import Pieces
 from service.plan import Plan
 from service.presence import while_connected
 from service.sample import Address
@@ -41,7 +42,7 @@ from service.schemas import (
     TranslateRequest,
     Verdict,
 )
-from service.streaming import Pieces, stream
+from service.streaming import stream
 from service.tasks import TASKS
 from service.translation import TimeLimit, seed_for, translations
 from service.verification import open_case

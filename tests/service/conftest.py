@@ -283,12 +283,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def load() -> Iterator[Callable[[Path], Bundle]]:
+def load() -> Iterator[Callable[..., Bundle]]:
     """Load a bundle, and end its threads with the test."""
     loaded = []
 
-    def load(directory: Path) -> Bundle:
-        loaded.append(Bundle.load(directory))
+    def load(directory: Path, **settings: Any) -> Bundle:
+        loaded.append(Bundle.load(directory, **settings))
         return loaded[-1]
 
     yield load
@@ -309,12 +309,12 @@ def generator_of() -> Callable[..., Generator]:
 
 
 @pytest.fixture
-def plain_bundle(plain: Path, load: Callable[[Path], Bundle]) -> Bundle:
+def plain_bundle(plain: Path, load: Callable[..., Bundle]) -> Bundle:
     return load(plain)
 
 
 @pytest.fixture
-def digits_bundle(digits: Path, load: Callable[[Path], Bundle]) -> Bundle:
+def digits_bundle(digits: Path, load: Callable[..., Bundle]) -> Bundle:
     return load(digits)
 
 

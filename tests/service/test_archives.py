@@ -18,8 +18,8 @@ from PIL import Image
 from service.archives import ARCHIVES, class_folders, contact_sheet, keyed_member, tar_of
 from service.errors import TooLarge
 from service.formats import FORMATS
+from service.pieces import Pieces
 from service.plan import Plan, Ranges
-from service.streaming import Pieces
 
 ROOT = Path(__file__).parents[2]
 MILLIONS = 16 * 2**20
@@ -190,7 +190,7 @@ from service.archives import ARCHIVES
 from service.bundle import Bundle
 from service.formats import FORMATS
 from service.plan import Plan
-from service.streaming import Pieces
+from service.pieces import Pieces
 
 plan = Plan.of(Bundle.load(Path(sys.argv[1])), first_seed=0, count=50, truncation=0.9)
 for name, kind in ARCHIVES.items():

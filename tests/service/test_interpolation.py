@@ -3,7 +3,7 @@ import pytest
 
 from service.interpolation import Interpolation
 from service.latents import draw, slerp
-from service.streaming import Pieces
+from service.pieces import Pieces
 from service.work import keep
 
 

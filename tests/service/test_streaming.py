@@ -6,118 +6,28 @@ import io
 import threading
 import weakref
 import zipfile
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
 import httpx2
-import numpy as np
 import pytest
 from starlette.requests import ClientDisconnect
 
 from service.animations import ANIMATIONS
 from service.archives import ARCHIVES
-from service.batcher import Batcher, QueueLimits
+from service.batcher import QueueLimits
 from service.cpus import available_cpus
 from service.deadline import Clock
-from service.errors import Overloaded
-from service.streaming import LONGEST_CHUNK, Pieces, PiecesResponse, joined
-from service.turns import Turns
-from service.work import Work, compute
+from service.pieces import Pieces
+from service.streaming import LONGEST_CHUNK, PiecesResponse, joined
+from service.work import keep
 
 MANY = {"seed": 0, "count": 20_000, "format": "tar"}
 pytestmark = pytest.mark.usefixtures("plain")
 
 RUNNERS = available_cpus()
 STREAMED = [name for name in ARCHIVES if name != "sheet"]
-
-
-class Numbers:
-    """A generator whose picture is its row's number."""
-
-    def run(self, feed):
-        return feed["n"]
-
-    def padding(self, rows):
-        return 0
-
-
-def number(n):
-    return Work(1, 1, lambda _: {"n": np.array([n])}, lambda pixels: pixels.tolist())
-
-
-@pytest.fixture
-def batcher():
-    batcher = Batcher(partial(compute, Numbers()), turns=Turns(2), limits=QueueLimits(bulk_streams=1))
-    yield batcher
-    batcher.close()
-
-
-def test_pieces_come_in_order_and_few_at_a_time(batcher):
-    asked = []
-
-    def works():
-        for n in range(50):
-            asked.append(n)
-            yield number(n)
-
-    for n, piece in enumerate(Pieces(batcher, works())):
-        assert piece == [n]
-        assert len(asked) <= n + 2 * batcher.runners + 1
-
-
-def test_a_place_is_taken_by_the_first_piece_and_given_back_at_the_end(batcher):
-    idle, busy = (Pieces(batcher, map(number, range(2))) for _ in range(2))
-    next(busy)
-    with pytest.raises(Overloaded, match="1 long answers"):
-        next(idle)
-    assert list(busy) == [[1]]
-    with pytest.raises(Overloaded):  # what was made of it has yet to be sent
-        next(Pieces(batcher, [number(7)]))
-    busy.close()
-    assert list(Pieces(batcher, [number(7)])) == [[7]]
-
-
-def test_closing_gives_the_place_back_once(batcher):
-    pieces = Pieces(batcher, map(number, range(9)))
-    next(pieces)
-    pieces.close()
-    pieces.close()
-    with pytest.raises(CancelledError):
-        next(pieces)
-    Pieces(batcher, []).close()  # which has taken none
-    next(Pieces(batcher, [number(1), number(2)]))
-    with pytest.raises(Overloaded):
-        next(Pieces(batcher, [number(3)]))
-
-
-def test_closing_wakes_whoever_waits_for_a_piece(plain_bundle, gate):
-    batcher = plain_bundle.batcher
-
-    def work():
-        return plain_bundle.work([plain_bundle.sample(seed=1)] * plain_bundle.rows_per_batch, lambda pixels: 1)
-
-    pieces = Pieces(batcher, (work() for _ in range(100)))
-    with ThreadPoolExecutor() as threads:
-        waiting = threads.submit(list, pieces)
-        for _ in range(batcher.runners):
-            assert gate.reached.acquire(timeout=30)
-        pieces.close()
-        gate.opened.set()
-        with pytest.raises(CancelledError):
-            waiting.result(30)
-    assert len(gate.rows) == batcher.runners
-
-
-def test_a_place_is_kept_while_something_is_made_whoever_closes(batcher):
-    pieces = Pieces(batcher, map(number, range(3)))
-    with pieces.kept():
-        assert list(pieces) == [[0], [1], [2]]
-        pieces.close()
-        with pytest.raises(Overloaded):
-            next(Pieces(batcher, [number(3)]))
-    assert next(Pieces(batcher, [number(3)])) == [3]
 
 
 def test_files_that_nobody_waits_for_keep_their_places(serve, monkeypatch):
@@ -151,12 +61,17 @@ def test_large_chunks_are_divided():
     assert {len(chunk) for chunk in chunks[:-2]} == {LONGEST_CHUNK}
 
 
-def test_an_answer_that_is_broken_off_lets_go_of_what_it_was_made_of(batcher):
+def test_an_answer_that_is_broken_off_lets_go_of_what_it_was_made_of(load, plain):
+    bundle = load(plain, limits=QueueLimits(bulk_streams=1))
+
+    def works():
+        return (bundle.work([bundle.sample(seed=seed)], keep) for seed in range(100))
+
     def write(pieces):
         for _ in pieces:
             yield b"x"
 
-    pieces = Pieces(batcher, map(number, range(100)))
+    pieces = Pieces(bundle.batcher, works())
     chunks = write(pieces)
     response, left = PiecesResponse(pieces, chunks, media_type="x/y", headers={}), asyncio.Event()
     alive = weakref.ref(chunks)
@@ -182,7 +97,7 @@ def test_an_answer_that_is_broken_off_lets_go_of_what_it_was_made_of(batcher):
         assert alive() is None
     finally:
         gc.enable()
-    next(Pieces(batcher, [number(1)]))  # the only place is free
+    next(Pieces(bundle.batcher, works()))  # the only place is free
 
 
 @pytest.mark.parametrize("name", STREAMED)
