@@ -18,10 +18,9 @@ from fsspec.implementations.local import LocalFileSystem
 from rich.progress import MofNCompleteColumn, Progress
 
 from service.archives import Tar
-from service.catalog import Catalog
 from service.errors import GaneryError, InvalidValue
 from service.formats import FORMATS, FormatName
-from service.lifecycle import engine_of
+from service.loading import engine_of, load_catalog
 from service.pieces import Pieces
 from service.plan import Classes, Plan
 from service.settings import Settings
@@ -227,12 +226,7 @@ def generate(
     store = Store(out)
     engine = engine_of(settings)
     try:
-        catalog = Catalog.load(
-            settings.models_dir,
-            default=settings.default_model,
-            engine=engine,
-            max_bytes=settings.max_bundle_bytes,
-        )
+        catalog = load_catalog(settings, engine)
         bundle = catalog.get(model, task="generate")
         plan = Plan.of(
             bundle,

@@ -9,10 +9,10 @@ from time import perf_counter
 
 from service import __version__
 from service.bundle import Bundle
-from service.catalog import Catalog, printable
+from service.catalog import printable
 from service.cpus import available_cpus
 from service.keys import Keys
-from service.lifecycle import engine_of
+from service.loading import engine_of, load_catalog
 from service.memory import available_memory
 from service.runtime import compiled_providers, conflicting_builds, missing_for_cuda
 from service.settings import Settings, stray_variables
@@ -60,12 +60,7 @@ def examine(settings: Settings) -> Iterator[str]:
     yield from (f"  {name} {getattr(settings, name)}" for name in LIMITS)
     yield f"bundles in {settings.models_dir.resolve()}"
     engine = engine_of(settings)
-    catalog = Catalog.load(
-        settings.models_dir,
-        default=settings.default_model,
-        engine=engine,
-        max_bytes=settings.max_bundle_bytes,
-    )
+    catalog = load_catalog(settings, engine)
     for bundle in catalog.bundles.values():
         yield from _bundle(bundle)
     for name, reason in catalog.refused.items():

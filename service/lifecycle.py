@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache
 from threading import Thread
@@ -17,9 +16,9 @@ from service.batcher import QueueLimits
 from service.bodies import Bodies
 from service.catalog import Catalog
 from service.decoding import Decoding
-from service.engine import Engine, Here
+from service.engine import Engine
 from service.errors import NotReady
-from service.processes import Processes, how_many
+from service.loading import engine_of, load_catalog
 from service.settings import Settings, stray_variables
 from service.telemetry import Metrics
 
@@ -58,11 +57,9 @@ class Lifecycle:
         for stray in stray_variables():
             logger.warning(stray)
         try:
-            catalog = Catalog.load(
-                settings.models_dir,
-                default=settings.default_model,
-                engine=engine,
-                max_bytes=settings.max_bundle_bytes,
+            catalog = load_catalog(
+                settings,
+                engine,
                 limits=QueueLimits(settings.queue_rows, settings.queue_pixels, settings.max_streams),
                 observe=self.metrics.observer,
             )
@@ -129,22 +126,6 @@ class Lifecycle:
 def of_this_process() -> Lifecycle:
     """The one of a process that serves, as its environment wants it."""
     return Lifecycle(Settings.from_environment(), Metrics())
-
-
-def engine_of(settings: Settings, *, on_end: Callable[[], None] = lambda: None) -> Engine:
-    """Where graphs are run, as the settings say."""
-    count = how_many(settings.processes, settings.provider)
-    if count == 0:
-        return Here(settings.provider, max_bytes=settings.max_bundle_bytes)
-    return Processes(
-        count,
-        settings.provider,
-        trial_seconds=settings.trial_seconds,
-        trial_bytes=settings.trial_bytes,
-        max_bundle_bytes=settings.max_bundle_bytes,
-        stall_seconds=settings.stall_seconds / 2,  # replaced, before /livez fails
-        on_end=on_end,
-    )
 
 
 class StartLoaded:

@@ -9,9 +9,9 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from service.cors import Origins
 from service.cuda import CudaSettings
 from service.files import MAX_BUNDLE_BYTES
+from service.origins import Origins
 from service.runtime import Provider
 
 LogFormat = Literal["text", "json"]

@@ -14,7 +14,7 @@ from service.catalog import Catalog
 from service.cuda import why_not
 from service.engine import Here
 from service.errors import ModelFailure
-from service.lifecycle import engine_of
+from service.loading import engine_of
 from service.runtime import CPU, CUDA, compiled_providers, conflicting_builds, missing_for_cuda, open_session
 from service.settings import Settings
 
