@@ -96,7 +96,7 @@ def open_bundle(directory: Path, manifest: Manifest, provider: Provider, max_byt
     Raises:
         InvalidBundle, ModelFailure: see `Engine.open`.
     """
-    files = read_verified(directory, manifest.sha256, wanted=(GENERATOR_FILE, GOLDEN_FILE), max_bytes=max_bytes)
+    files = _read(directory, manifest, (GENERATOR_FILE, GOLDEN_FILE), max_bytes)
     check_graph(files[GENERATOR_FILE])
     generator = Generator(files[GENERATOR_FILE], task_of(manifest), provider=provider)
     golden = generator.task.check_golden(files.get(GOLDEN_FILE), generator.run, generator.measured.provider)
@@ -109,5 +109,10 @@ def read_graph(directory: Path, manifest: Manifest, max_bytes: int = MAX_BUNDLE_
     Raises:
         InvalidBundle: if the file is not as it should be.
     """
-    sha256 = {GENERATOR_FILE: manifest.sha256[GENERATOR_FILE]}
-    return read_verified(directory, sha256, wanted=(GENERATOR_FILE,), max_bytes=max_bytes)[GENERATOR_FILE]
+    return _read(directory, manifest, (GENERATOR_FILE,), max_bytes)[GENERATOR_FILE]
+
+
+def _read(directory: Path, manifest: Manifest, names: Sequence[str], max_bytes: int) -> dict[str, bytes]:
+    """Those of the files that the manifest knows. The others have been hashed by whoever loads the bundle."""
+    sha256 = {name: manifest.sha256[name] for name in names if name in manifest.sha256}
+    return read_verified(directory, sha256, wanted=names, max_bytes=max_bytes)
