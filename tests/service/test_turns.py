@@ -15,10 +15,12 @@ def test_who_waits_is_served_in_the_order_in_which_they_came(eventually):
         turns.give_back()
 
     with ThreadPoolExecutor() as threads:
-        for number in range(4):
-            threads.submit(wait, number)
-            eventually(lambda number=number: len(turns._waiting) == number + 1)
-        turns.give_back()
+        try:
+            for number in range(4):
+                threads.submit(wait, number)
+                eventually(lambda number=number: len(turns._waiting) == number + 1)
+        finally:
+            turns.give_back()
     assert served == [0, 1, 2, 3]
 
 
@@ -33,14 +35,17 @@ def test_who_gives_a_turn_back_and_wants_another_one_waits_for_it():
 
     with ThreadPoolExecutor() as threads:
         threads.submit(again_and_again)
-        while not taken:
-            time.sleep(0.001)
-        for _ in range(5):
-            before = len(taken)
-            turns.take()
-            assert len(taken) <= before + 1
-            turns.give_back()
-        stopped.set()
+        try:
+            while not taken:
+                time.sleep(0.001)
+            for _ in range(5):
+                before = len(taken)
+                turns.take()
+                between = len(taken) - before
+                turns.give_back()
+                assert between <= 1
+        finally:
+            stopped.set()
 
 
 def test_there_are_as_many_as_were_asked_for():
@@ -49,6 +54,7 @@ def test_there_are_as_many_as_were_asked_for():
         for _ in range(3):
             turns.take()
         fourth = threads.submit(turns.take)
-        assert not fourth.done()
+        waited = not fourth.done()
         turns.give_back()
         fourth.result(10)
+    assert waited
