@@ -283,6 +283,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
 def load() -> Iterator[Callable[..., Bundle]]:
     """Load a bundle, and end its threads with the test."""
     loaded = []

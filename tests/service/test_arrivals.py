@@ -8,11 +8,6 @@ from service.arrivals import Arrivals
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 async def test_every_result_reaches_the_one_who_waits_for_it():
     arrivals = Arrivals()
     expected = [arrivals.expect() for _ in range(300)]

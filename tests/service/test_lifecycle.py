@@ -14,11 +14,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture
 def lifecycle(tmp_path, plain):
     return Lifecycle(Settings(models_dir=tmp_path / "models", provider="cpu", processes=0), Metrics())
 

@@ -14,11 +14,6 @@ pytestmark = pytest.mark.anyio
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 def request(*chunks, headers=JSON):
     messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     messages.append({"type": "http.request", "body": b"", "more_body": False})

@@ -8,11 +8,6 @@ from service.presence import while_connected
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class Client:
     """Sends its body's rest, and leaves when told to."""
 
