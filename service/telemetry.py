@@ -26,7 +26,8 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_GONE = 499
 MAX_PATH = 200
 """Characters of a path in a log line."""
-UNLOGGED = {"/livez", "/readyz", "/metrics"}
+ROUTINE = {"/livez", "/readyz", "/metrics"}
+"""Routes that are asked for every few seconds, and always the same: neither logged nor traced."""
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +219,7 @@ class TelemetryMiddleware:
             timer.observe(seconds)
             if problem is not None:
                 self.metrics.problems.labels(problem.kind, model).inc()
-            if (self._log_all or status >= HTTPStatus.BAD_REQUEST) and route not in UNLOGGED:
+            if (self._log_all or status >= HTTPStatus.BAD_REQUEST) and route not in ROUTINE:
                 # Quoted: a decoded path may hold line breaks, and with them forged log lines.
                 method, path, milliseconds = scope["method"], quote(scope["path"][:MAX_PATH]), round(seconds * 1000, 1)
                 logger.info(

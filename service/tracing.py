@@ -15,8 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import __version__
-
-UNTRACED = {"/livez", "/readyz", "/metrics"}  # asked for every few seconds, and always the same
+from service.telemetry import ROUTINE
 
 
 def check_exporter() -> None:
@@ -56,7 +55,7 @@ class TracingMiddleware:
         self.propagator = TraceContextTextMapPropagator()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in UNTRACED:
+        if scope["type"] != "http" or scope["path"] in ROUTINE:
             await self.app(scope, receive, send)
             return
         method = scope["method"]
