@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from service.archives import contact_sheet, zip_of
+from service.archives import Zip, contact_sheet, zip_of
 from service.formats import FORMATS, as_image
 from service.interpolation import Interpolation
 from service.pixels import Pixels
@@ -92,7 +92,7 @@ ANIMATIONS: dict[AnimationName, Animation] = {
     "gif": Animation("image/gif", "gif", _at_once(gif)),
     "webp": Animation("image/webp", "webp", _at_once(webp)),
     "sheet": Animation("image/png", "png", _at_once(sheet)),
-    "zip": Animation("application/zip", "zip", archive, _files, whole=False),
+    "zip": Animation(Zip.media_type, Zip.extension, archive, _files, whole=False),
 }
 
 

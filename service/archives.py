@@ -197,8 +197,8 @@ class Container:
 
 
 CONTAINERS: dict[ContainerName, Container] = {
-    "zip": Container("application/zip", "zip", zip_of),
-    "tar": Container("application/x-tar", "tar", tar_of),
+    "zip": Container(Zip.media_type, Zip.extension, zip_of),
+    "tar": Container(Tar.media_type, Tar.extension, tar_of),
 }
 
 

@@ -186,7 +186,7 @@ def _paths() -> JsonObject:
                 "interpolate",
                 _files(ANIMATIONS.values()),
                 MAKING,
-                headers={"X-Frames": "how many frames", **MADE_BY},
+                headers={"X-Frames": "how many frames", "Content-Disposition": "a name for the file", **MADE_BY},
                 requestBody=_body(InterpolateRequest),
             )
         },

@@ -136,12 +136,17 @@ async def interpolate(request: Request) -> Response:
         )
     works = way.works(partial(kind.packing, way))
     pieces = Pieces(bundle.batcher, works, pixels=way.pixels, deadline=_deadline(request, kind.whole))
+    name = f"{bundle.name}-{points[0].seed}-{len(way)}.{kind.extension}"
     return await stream(
         request,
         pieces,
         kind.write(pieces, way, ask.milliseconds),
         media_type=kind.media_type,
-        headers={"x-frames": str(len(way)), **made_by(bundle)},
+        headers={
+            "x-frames": str(len(way)),
+            **made_by(bundle),
+            "content-disposition": f'attachment; filename="{name}"',
+        },
     )
 
 

@@ -19,6 +19,7 @@ from service.archives import ARCHIVES, contact_sheet
 from service.cpus import available_cpus
 from service.formats import ENCODERS, FORMATS
 from service.manifest import GENERATOR_FILE
+from service.uploads import either
 
 RUNNERS = available_cpus()
 DEADLINE = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -232,7 +233,7 @@ def test_accept_chooses_the_container(client):
         ({"classes": {"zero": 10**4000}}, 422, "/classes/zero", "less than"),
         ({"count": 1, "classes": "four"}, 422, "/classes", "unknown class 'four'"),
         ({"count": 1, "model": "plain", "classes": 0}, 422, "/classes", "knows no classes"),
-        ({"count": 1, "format": "gif"}, 422, "/format", "'zip', 'tar', 'npz', 'json' or 'sheet'"),
+        ({"count": 1, "format": "gif"}, 422, "/format", either(map(repr, ARCHIVES))),
         ({"count": 5, "format": "sheet"}, 413, None, "ask for 4 at most, or for a tar"),
     ],
 )
@@ -342,6 +343,7 @@ def test_an_interpolation_moves(client, accept, kind):
     response = client.post("/interpolate", json=ask, headers={"Accept": accept})
     picture = Image.open(io.BytesIO(response.content))
     assert (picture.format, picture.n_frames, response.headers["x-frames"]) == (kind, 12, "12")
+    assert response.headers["content-disposition"] == f'attachment; filename="digits-1-12.{kind.lower()}"'
     assert client.post("/interpolate", json=ask, headers={"Accept": accept}).content == response.content
 
 
