@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
+from service.batcher import QueueLimits
 from service.cuda import CudaSettings
 from service.files import MAX_BUNDLE_BYTES
 from service.origins import Origins
@@ -67,9 +68,13 @@ class Settings(CudaSettings):
         le=2**27,
         description="most pixels of a contact sheet, of an animation, and of all the pictures in an upload",
     )
-    queue_rows: int = Field(default=1024, ge=1, description="most pictures that wait for one model; more are a 429")
-    queue_pixels: int = Field(default=64 * 2**20, ge=1, description="most pixels that wait for one model")
-    max_streams: int = Field(default=16, ge=1, description="most long answers that one model works on at a time")
+    queue_rows: int = Field(
+        default=QueueLimits.rows, ge=1, description="most pictures that wait for one model; more are a 429"
+    )
+    queue_pixels: int = Field(default=QueueLimits.pixels, ge=1, description="most pixels that wait for one model")
+    max_streams: int = Field(
+        default=QueueLimits.bulk_streams, ge=1, description="most long answers that one model works on at a time"
+    )
     stall_seconds: float = Field(
         default=120.0,
         gt=0,
