@@ -1,6 +1,7 @@
 """The command line: `python -m service serve`, `generate` and `doctor`."""
 
 import argparse
+import errno
 import re
 import signal
 import sys
@@ -12,6 +13,8 @@ from service.server import serve
 if TYPE_CHECKING:
     from service.plan import Classes
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+"""What a disk says that may have room later."""
 SHARD = re.compile("([0-9]{1,9})/([1-9][0-9]{0,8})")
 
 
@@ -30,8 +33,10 @@ def _doctor() -> None:
 def _generate(given: argparse.Namespace) -> None:
     from service.bulk import generate  # noqa: PLC0415
     from service.errors import GaneryError  # noqa: PLC0415
-    from service.settings import Settings  # noqa: PLC0415
+    from service.settings import Settings, stray_variables  # noqa: PLC0415
 
+    for stray in stray_variables():
+        print(stray, file=sys.stderr)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     worker, workers = given.shard
@@ -53,8 +58,9 @@ def _generate(given: argparse.Namespace) -> None:
         print(error.detail, file=sys.stderr)
         # What over HTTP would be the client's mistake is one of the arguments: 2, as argparse ends.
         sys.exit(2 if error.status < 500 else 1)
-    except OSError as error:  # no space left, no right to write
-        sys.exit(f"{error.filename or given.out}: {error.strerror or error}; the same command goes on where it stopped")
+    except OSError as error:
+        advice = "the same command goes on where it stopped" if error.errno in FULL else "choose another --out"
+        sys.exit(f"{error.filename or given.out}: {error.strerror or error}; {advice}")
 
 
 def _number(least: int, most: int | None = None) -> Callable[[str], int]:

@@ -7,7 +7,8 @@ each shard its size and hash, and `manifest.json` all of that, once all are ther
 
 import hashlib
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -42,8 +43,14 @@ class Store:
             self._files, self._root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise InvalidValue(f"--out {url}: {error}") from error
-        with suppress(FileExistsError):
+        try:
             self._files.makedirs(self._root, exist_ok=True)
+        except FileExistsError:
+            pass
+        except OSError:
+            raise
+        except Exception as error:  # of a library for buckets: no credentials, no way to reach them
+            raise GaneryError(f"{url}: {error}") from error
 
     def read(self, name: str) -> bytes | None:
         """A whole file; None if it is not there."""
@@ -223,6 +230,8 @@ def generate(
     Raises:
         GaneryError: if an argument, the bundle or the store is not as it should be.
     """
+    if count is None and not isinstance(classes, Mapping):
+        raise InvalidValue("--count is missing; give it, or how many of each class: --classes NAME=COUNT,NAME=COUNT")
     store = Store(out)
     engine = engine_of(settings)
     try:
@@ -234,7 +243,7 @@ def generate(
             count=count,
             classes=classes,
             truncation=truncation,
-            max_count=bundle.seeds,
+            max_count=min(bundle.seeds, sys.maxsize),
         )
         shards = Shards(plan, shard_size, picture, classes)
         own = sum(len(shards.indices(number)) for number in range(worker, len(shards), workers))

@@ -173,7 +173,7 @@ class Catalog:
         if bundle.manifest.task != task:
             able = [other.name for other in self.bundles.values() if other.manifest.task == task]
             raise WrongTask(
-                f"model {name!r} does {bundle.manifest.task!r}; this route asks for {task!r}, which "
+                f"model {name!r} does {bundle.manifest.task!r}; asked for is {task!r}, which "
                 f"{', '.join(able) or 'none'} can do",
                 choices=able,
             )

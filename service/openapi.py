@@ -59,7 +59,7 @@ EXAMPLES: dict[type[GaneryError], GaneryError] = {
     NotAcceptable: NotAcceptable("Accept: text/html takes nothing that this route makes; it makes image/png, ..."),
     RequestTimeout: RequestTimeout("the body has not come within 10 seconds; send it at once"),
     WrongTask: WrongTask(
-        "model 'flat-to-3d' does 'translate'; this route asks for 'generate', which fashion can do", choices=["fashion"]
+        "model 'flat-to-3d' does 'translate'; asked for is 'generate', which fashion can do", choices=["fashion"]
     ),
     TooLarge: TooLarge("the body is larger than 65536 bytes; send less"),
     UnsupportedMediaType: UnsupportedMediaType("Content-Type is text/plain; send application/json"),

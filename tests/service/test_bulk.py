@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import io
 import json
@@ -245,7 +246,9 @@ def test_a_mistake_of_typing_is_told_before_anything_is_loaded(capsys, monkeypat
     [
         (["--classes", "seven", "--count", "1"], "unknown class 'seven'"),
         (["--model", "nobody", "--count", "1"], "unknown model 'nobody'; available: any, digits, fixed, plain"),
-        ([], "count is missing"),
+        ([], "--count is missing"),
+        (["--count", 10**19], "10000000000000000000 pictures"),
+        (["--model", "any", "--count", 1], "model 'any' does 'translate'; asked for is 'generate'"),
         (["--count", "1", "--out", "nowhere://x"], "Protocol not known: nowhere"),
     ],
 )
@@ -255,6 +258,37 @@ def test_a_mistake_that_every_worker_makes_is_told_in_a_line(models, tmp_path, a
     assert returncode == 2
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_a_setting_that_is_none_is_named(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("SERVICE_MODEL_DIR", "elsewhere")
+    ask = ["--model", "digits", "--count", 1, "--out", tmp_path / "out"]
+    returncode, _, errors = finish(command(models, *ask))
+    assert (returncode, "is it SERVICE_MODELS_DIR?" in errors) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "the same command goes on"), (errno.EACCES, "choose another")]
+)
+def test_where_nothing_can_be_written_it_says_whether_to_try_again(capsys, monkeypatch, number, advice):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number), "there")
+
+    monkeypatch.setattr("service.bulk.generate", refuse)
+    monkeypatch.setattr("sys.argv", ["service", "generate", "--out", "x", "--count", "1"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code.startswith("there: ")
+    assert advice in end.value.code
+
+
+def test_what_a_library_for_buckets_says_is_no_traceback(monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("Unable to locate credentials")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.makedirs", refuse)
+    with pytest.raises(GaneryError, match="memory://x: Unable to locate credentials"):
+        Store("memory://x")
 
 
 def test_a_shard_that_was_changed_ends_its_own_worker(shards, models, out):

@@ -282,6 +282,7 @@ ANIMATED = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     [
         (b"", 400, "the body is empty"),
         (b"x", 415, "begins with b'x'"),
+        (b"PK\x03\x04", 415, "a zip of them as application/zip"),
         (saved(RGB)[:-20], 400, "cut short"),
         (saved(RGB, "JPEG")[:-20], 400, "cut short"),
         (saved(RGB, "WEBP")[:-20], 400, "cut short"),
@@ -294,7 +295,7 @@ ANIMATED = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
         (saved(Image.new("1", (4097, 4096))), 413, "4097 x 4096; at most 16777216 pixels"),
         (bytes(16 * 2**20 + 1), 413, "larger than 16777216 bytes"),
     ],
-    ids=["empty", "a byte", "png cut", "jpeg cut", "webp cut", "png broken", "gif", "bmp", "svg", "apng", "moving webp",
+    ids=["empty", "a byte", "zip", "png cut", "jpeg cut", "webp cut", "png broken", "gif", "bmp", "svg", "apng", "moving webp",
          "too many pixels", "too many bytes"],
 )  # fmt: skip
 @pytest.mark.parametrize("model", ["fixed", "any"])
@@ -311,7 +312,7 @@ def test_first_bytes_decide_not_what_it_is_called(ask, shared):
 
 
 def test_tasks_do_not_mix(shared, ask):
-    assert is_problem(ask(saved(RGB), "plain"), 409, "model 'plain' does 'generate'; this route asks for 'translate'")
+    assert is_problem(ask(saved(RGB), "plain"), 409, "model 'plain' does 'generate'; asked for is 'translate'")
     for path, more in [("/generate", {}), ("/sample", {"count": 1}), ("/interpolate", {"from": 1, "to": 2})]:
         assert is_problem(shared.post(path, json={"model": "any", **more}), 409, "does 'translate'")
     assert is_problem(ask(saved(RGB), "nothing"), 404)
