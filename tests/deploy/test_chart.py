@@ -4,10 +4,11 @@ import copy
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,47 @@ def test_the_network_is_closed_but_for_callers_and_names(objects):
     ports = [port["port"] for rule in listed for port in rule["ports"]]
     assert ports == ([443] if "SERVICE_TRACING" in settings else [])
     assert all(peer for rule in policy["ingress"] + policy["egress"] for peer in rule.get("from", rule.get("to")))
+
+
+def asking_pod(objects):
+    (found,) = [pod["spec"] for pod in of_kind(objects, "Pod")]
+    return found
+
+
+def test_the_pod_of_helm_test_may_be_pulled_and_runs_where_the_others_do(template):
+    values = "image.pullSecrets[0].name=registry,nodeSelector.pool=pictures,tolerations[0].key=pictures"
+    objects = [each for each in yaml.safe_load_all(template("--set", values).stdout) if each]
+    for member in ("imagePullSecrets", "nodeSelector", "tolerations"):
+        assert asking_pod(objects)[member] == pod(objects)[member]
+
+
+@pytest.fixture
+def guarded(tmp_path) -> Iterator[tuple[str, Path]]:
+    """The address of a server that wants a key, and its file of keys."""
+    keys = tmp_path / "keys"
+    keys.write_text("# of the shop\n\n  sixteen-letters-and-more\nanother-that-is-as-good\n")
+    with serving(tmp_path, ROOT / "models", SERVICE_API_KEYS_FILE=str(keys)) as server:
+        server.wait_for('"ready"')
+        yield f"127.0.0.1:{server.port}", keys
+
+
+def test_with_keys_the_commands_that_the_chart_gives_bring_one(helm, rendered, guarded, tmp_path):
+    address, keys = guarded
+    objects = [each for each in yaml.safe_load_all(rendered["keys"].read_text()) if each]
+    (script,) = asking_pod(objects)["containers"][0]["args"]
+    script = script.replace("pictures-ganery:80", address).replace("/keys/keys", str(keys))
+    asked = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert asked.stdout == "the same picture twice\n"
+
+    notes = helm("install", "pictures", ".", "--dry-run=client", "--set", "apiKeysSecret=keys").stdout.split("NOTES:")[
+        1
+    ]
+    commands = re.search(r"^ *KEY=.*?picture\.png$", notes, re.MULTILINE | re.DOTALL)
+    assert commands is not None
+    secret = f"base64 {shlex.quote(str(keys))}"
+    typed = re.sub(r"kubectl [^|]*", f"{secret} ", commands[0]).replace("127.0.0.1:3000", address)
+    subprocess.run(typed, shell=True, check=True, cwd=tmp_path)
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_gpu_flavour_takes_what_a_gpu_needs(rendered):
