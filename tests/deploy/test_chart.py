@@ -136,6 +136,13 @@ REFUSED = {
     "two GPUs for a process that uses one": ["gpu.count=2"],
     "a value that is not one": ["replica=3"],
     "a setting that is not one": ["settings.QUEUE_LENGTH=5"],
+    "a provider that there is not": ["settings.PROVIDER=gpu"],
+    "a switch that is neither on nor off": ["settings.METRICS_NEED_KEY=please"],
+    "words for a number": ["settings.QUEUE_ROWS=many"],
+    "a queue for nothing": ["settings.QUEUE_ROWS=0"],
+    "more processes than there may be": ["settings.PROCESSES=1025"],
+    "half a picture": ["settings.MAX_UPLOADS=0.5"],
+    "a unit where there is none": ["settings.DEADLINE_SECONDS=30s"],
     "a setting that the chart makes itself": ["settings.DRAIN_SECONDS=5"],
     "a memory that is none": ["resources.limits.memory=4Gib"],
     "a claim without a name": ["bundles.source=claim"],
@@ -175,10 +182,45 @@ def test_one_set_of_settings(objects, monkeypatch, tmp_path):
     assert Settings().drain_seconds == float(settings["SERVICE_DRAIN_SECONDS"])
 
 
-def test_the_schema_knows_the_settings():
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    names = schema["properties"]["settings"]["propertyNames"]["enum"]
-    assert set(names) == {field.upper() for field in Settings.model_fields} - SET_BY_THE_CHART
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum")
+
+
+def as_a_value(setting: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a setting as a value of the chart, which may be quoted; as variables do, "" leaves it unset.
+
+    Of numbers in quotes it tells whether they are some, and not 0 where that is too little.
+    """
+    setting = setting.get("anyOf", [setting])[0]
+    bounds = {name: setting[name] for name in BOUNDS if name in setting}
+    if choices := setting.get("enum", [setting["const"]] if "const" in setting else []):
+        return {"enum": [*choices, ""]}
+    if setting["type"] == "boolean":
+        return {"enum": [True, False, "true", "false", ""]}
+    if setting["type"] == "integer":
+        digits = "0|[1-9][0-9]*" if bounds["minimum"] == 0 else "[1-9][0-9]*"
+        return {"type": ["integer", "string"], **bounds, "pattern": f"^({digits})?$"}
+    if setting["type"] == "number":
+        return {"type": ["number", "string"], **bounds, "pattern": r"^([0-9]+(\.[0-9]+)?)?$"}
+    return {"type": "string"}
+
+
+def test_the_schema_knows_the_settings_and_what_they_take():
+    settings = json.loads((CHART / "values.schema.json").read_text())["properties"]["settings"]
+    assert settings["additionalProperties"] is False
+    assert settings["properties"] == {
+        name.upper(): as_a_value(setting)
+        for name, setting in Settings.model_json_schema()["properties"].items()
+        if name.upper() not in SET_BY_THE_CHART
+    }
+
+
+def test_the_schema_takes_every_default(template):
+    """As a value and in quotes."""
+    defaults = Settings().model_dump(mode="json", exclude_none=True, exclude={"cors_origins"})
+    values = {name.upper(): value for name, value in defaults.items() if name.upper() not in SET_BY_THE_CHART}
+    quoted = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    for settings in (values, quoted, dict.fromkeys(values, "")):
+        template("--set-json", f"settings={json.dumps(settings)}")
 
 
 def test_settings_keep_their_fractions_and_their_digits(template):
