@@ -28,7 +28,7 @@ from training.datasets import DATASETS, Data, DatasetError
 from training.distances import DISTANCES
 from training.evaluation import EVALUATIONS, EvaluationError, Subject, table
 from training.evaluation.translation import expect_way_back
-from training.export import export, graph_of
+from training.export import expect_place, export, graph_of
 from training.graph import OUTPUTS, open_graph
 from training.methods import METHODS, AbstractMethod
 from training.objectives import OBJECTIVES
@@ -221,6 +221,8 @@ def _check_files(manifest: Manifest, folder: Path) -> None:
 
 def write_bundle(arguments: argparse.Namespace) -> None:
     run, target = Run(arguments.run), arguments.to
+    run.recipe()  # no directory is made for a run that there is not
+    expect_place(target)
     recipe, method, data, trained = restore(run)
     _directions(run.path, method, arguments.direction)
     if arguments.direction is not None and not method.directions:
@@ -352,9 +354,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.error("%s", diverged)
             return EXIT_DIVERGED
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno == errno.ENOSPC:
+                logger.error("the disk is full: make room, and the same command goes on from what was saved last")
+            elif error.filename is not None:
+                logger.error("cannot use %s: %s", error.filename, error.strerror)
+            else:
                 raise
-            logger.error("the disk is full: make room, and the same command goes on from what was saved last")
             return EXIT_FAILED
         except MISTAKES as mistake:
             logger.error("%s", mistake)

@@ -148,6 +148,25 @@ def test_a_run_that_cannot_be_where_it_is_asked_for(recipe_file, tmp_path, caplo
     assert "cannot make the directory" in caplog.text
 
 
+def test_a_cache_that_cannot_be_where_it_is_asked_for(recipe_file, monkeypatch, caplog):
+    monkeypatch.setenv("GANERY_CACHE", str(recipe_file))
+    assert main(["data", "emoji"]) == EXIT_FAILED
+    assert f"cannot use {recipe_file / 'packages'}: Not a directory" in caplog.text
+
+
+def test_a_bundle_that_cannot_be_where_it_is_asked_for_is_refused_before_anything_is_loaded(
+    recipe_file, recipe, tmp_path, monkeypatch, caplog
+):
+    Run(tmp_path / "run").create(recipe)
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "run", "--to", "tiny.toml/deeper/name"]) == EXIT_FAILED
+    assert "cannot write in tiny.toml/deeper: Not a directory; name another place" in caplog.text
+    assert main(["export", "run", "--to", "models/new"]) == EXIT_FAILED
+    assert "has not saved anything yet" in caplog.text
+    assert main(["export", "absent", "--to", "elsewhere/new"]) == EXIT_FAILED
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_full_disk_is_said_to_be_one(recipe_file, tmp_path, caplog):
     run = Run(tmp_path / "run")
     run.path.mkdir()
