@@ -35,9 +35,9 @@ def _generate(given: argparse.Namespace) -> None:
 
 
 def _port(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isdecimal() else -1
     if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port; ports go from 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; ports go from 0 to 65535")
     return number
 
 
