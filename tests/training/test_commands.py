@@ -1,6 +1,7 @@
 """The commands as a person types them, on data that fit into a second."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,21 @@ def test_a_file_that_is_left_out_is_told_once(recipe_file, tables, tmp_path, mon
     left_out = [record.message for record in caplog.records if "left out" in record.message]
     assert sum("broken-" in message for message in left_out) == 5
     assert len(left_out) == len(set(left_out))
+
+
+def test_the_recipe_for_pictures_of_your_own_trains(pictures, tmp_path, monkeypatch, capsys):
+    """As the page has it, with the shipped recipe's rest."""
+    page = (ROOT / "docs/training.md").read_text().split("## Pictures of your own")[1]
+    begin = re.search(r"```toml\n(.*?)\n# \[schedule\] and all that follows.*?```", page, re.DOTALL)
+    assert begin is not None
+    _, schedule, rest = (RECIPES / "fashion.toml").read_text().partition("[schedule]")
+    (tmp_path / "pictures.toml").write_text(begin[1] + schedule + rest)
+    (tmp_path / "pictures").symlink_to(pictures)
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "pictures.toml"]) == 0
+    assert "pictures of the classes above, left" in capsys.readouterr().out
+    assert main(["train", "pictures.toml", "--set", "schedule.total_kimg=0.064"]) == 0
+    assert Run(tmp_path / "runs" / "pictures").state_file.exists()
 
 
 def test_ctrl_c_ends_it_while_it_imports(tmp_path):
