@@ -68,10 +68,13 @@ def examine(settings: Settings) -> Iterator[str]:
     if not catalog.bundles:
         yield f"  PROBLEM: {catalog.why_empty()}"
     else:
-        defaults = {task: model for task in TASKS if (model := catalog.default_for(task))}
         if settings.default_model not in (None, *catalog.bundles):
-            yield f"  PROBLEM: SERVICE_DEFAULT_MODEL={settings.default_model} is none of them: what names none is a 404"
-        yield "requests that name no model get " + ", ".join(f"{model} ({task})" for task, model in defaults.items())
+            yield f"  PROBLEM: SERVICE_DEFAULT_MODEL={settings.default_model} is none of them"
+            what = f"a {503 if settings.default_model in catalog.refused else 404}"
+        else:
+            defaults = {task: model for task in TASKS if (model := catalog.default_for(task))}
+            what = ", ".join(f"{model} ({task})" for task, model in defaults.items())
+        yield f"requests that name no model get {what}"
     for bundle in catalog.bundles.values():
         bundle.batcher.close()
     engine.close()

@@ -58,14 +58,19 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, or say that it cannot be: another server may have bound the port too, and listened first.
+        """Listen and say where, or that it cannot be: another server may have bound the port too, and listened first.
 
         uvloop takes that for a success, and closes the socket.
         """
         addresses = [listener.getsockname()[:2] for listener in sockets or []]
         await super().startup(sockets)
         for listener, address in zip(sockets or [], addresses, strict=True):
-            if not self.should_exit and not _listens(listener):
+            if self.should_exit:
+                continue
+            if _listens(listener):
+                host, port = address
+                logging.getLogger(__name__).info("listens on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+            else:
                 _log("another server listens on %s:%d", *address)
                 self.should_exit = self._in_vain = True
 
@@ -265,7 +270,8 @@ def serve(host: str, port: int, *, grace_seconds: int) -> None:
     try:
         listener = config.bind_socket()
     except SystemExit:  # uvicorn has said why, and not where
-        sys.exit(f"{host}:{port} cannot be listened on; --host and --port choose another address")
+        options = "--host and --port (make serve: HOST= and PORT=)"
+        sys.exit(f"{host}:{port} cannot be listened on; {options} choose another address")
     supervisor = Supervisor(config, sockets=[listener])
     supervisor.run()
     sys.exit(1 if any((process.exitcode or 0) > 0 for process in supervisor.processes) else 0)

@@ -1,15 +1,26 @@
 """`python -m training`: bring data, train, evaluate, export, list what a recipe can choose from."""
 
+import os
+import signal
+
+EXIT_STOPPED = 130
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # What is imported below takes seconds, and some of it would turn an exception into one of its own.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_STOPPED))
+
 import argparse
 import errno
 import logging
 import sys
 import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,7 +39,7 @@ from training.datasets import DATASETS, Data, DatasetError
 from training.distances import DISTANCES
 from training.evaluation import EVALUATIONS, EvaluationError, Subject, table
 from training.evaluation.translation import expect_way_back
-from training.export import export, graph_of
+from training.export import expect_place, export, graph_of
 from training.graph import OUTPUTS, open_graph
 from training.methods import METHODS, AbstractMethod
 from training.objectives import OBJECTIVES
@@ -52,7 +63,9 @@ MISTAKES = (
 )
 EXIT_FAILED = 1
 EXIT_DIVERGED = 3
-EXIT_STOPPED = 130
+
+READING = tuple(logging.getLogger(f"training.datasets.{module}") for module in ("picture_files", "pair_folders"))
+"""What they say names files that are left out."""
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -100,9 +113,25 @@ def restore(run: Run) -> tuple[Recipe, AbstractMethod, Data, Training]:
     return recipe, method, data, trained
 
 
+def shipped_recipes() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+
+
+def recipe_of(name: str, changes: Mapping[str, Any] = MappingProxyType({})) -> Recipe:
+    """The recipe in the file of that name, or the shipped one.
+
+    Raises:
+        RecipeError: if there is none; the message lists the shipped ones.
+    """
+    path = Path(name)
+    if path.suffix != ".toml" and not path.is_file():
+        path = lookup(shipped_recipes(), name, "recipe")
+    return read_recipe(path, changes)
+
+
 def bring_data(arguments: argparse.Namespace) -> None:
-    if arguments.name.endswith(".toml"):
-        dataset = read_recipe(Path(arguments.name)).data
+    if arguments.name not in DATASETS and (arguments.name.endswith(".toml") or arguments.name in shipped_recipes()):
+        dataset = recipe_of(arguments.name).data
     else:
         try:
             dataset = lookup(DATASETS, arguments.name, "data set")()
@@ -121,7 +150,7 @@ def bring_data(arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    recipe = read_recipe(arguments.recipe, dict(arguments.changes))
+    recipe = recipe_of(arguments.recipe, dict(arguments.changes))
     if arguments.dry_run:
         print(recipe.to_toml(), end="")
         return
@@ -221,6 +250,8 @@ def _check_files(manifest: Manifest, folder: Path) -> None:
 
 def write_bundle(arguments: argparse.Namespace) -> None:
     run, target = Run(arguments.run), arguments.to
+    run.recipe()  # no directory is made for a run that there is not
+    expect_place(target)
     recipe, method, data, trained = restore(run)
     _directions(run.path, method, arguments.direction)
     if arguments.direction is not None and not method.directions:
@@ -248,7 +279,7 @@ def write_bundle(arguments: argparse.Namespace) -> None:
 def show_choices(arguments: argparse.Namespace) -> None:
     for kind, registry in REGISTRIES.items():
         print(f"{kind}: {', '.join(sorted(registry))}")
-    print(f"recipe: {', '.join(sorted(path.stem for path in RECIPES.glob('*.toml')))}")
+    print(f"recipe: {', '.join(shipped_recipes())}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -265,7 +296,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=bring_data)
 
     command = commands.add_parser("train", help="start a run, or go on with it: the same command")
-    command.add_argument("recipe", type=Path, help="a TOML file, for example training/recipes/fashion.toml")
+    command.add_argument("recipe", help=f"a TOML file, or one of {', '.join(shipped_recipes())}")
     command.add_argument("--run", type=Path, help="the run's directory (default: runs/NAME)")
     command.add_argument("--hours", type=_positive, help="fit the schedule to this time, by the speed measured first")
     command.add_argument(
@@ -337,10 +368,30 @@ def _positive(text: str) -> float:
     return value
 
 
+@contextmanager
+def _each_once(*loggers: logging.Logger) -> Iterator[None]:
+    """Let no line pass twice: `evaluate` reads the data for the run's state, and again for its numbers."""
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in said
+        said.add(message)
+        return new
+
+    for each in loggers:
+        each.addFilter(is_new)
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeFilter(is_new)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    with logging_redirect_tqdm():
+    with logging_redirect_tqdm(), _each_once(*READING):
         try:
             arguments.command(arguments)
         except loop.TrainingStopped as stopped:
@@ -352,9 +403,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.error("%s", diverged)
             return EXIT_DIVERGED
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno == errno.ENOSPC:
+                logger.error("the disk is full: make room, and the same command goes on from what was saved last")
+            elif error.filename is not None:
+                logger.error("cannot use %s: %s", error.filename, error.strerror)
+            else:
                 raise
-            logger.error("the disk is full: make room, and the same command goes on from what was saved last")
             return EXIT_FAILED
         except MISTAKES as mistake:
             logger.error("%s", mistake)
@@ -363,6 +417,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.basicConfig(format="%(levelname)s %(message)s")
     logging.getLogger("training").setLevel(logging.INFO)
     sys.exit(main())

@@ -218,12 +218,12 @@ def _expect_same_recipe(target: Path, recipe: Recipe, direction: str | None) -> 
         raise ExportError(f"{target} holds {held}, and this is {brought}; name another directory, or delete that one")
 
 
-@contextmanager
-def _written_aside(target: Path) -> Iterator[Path]:
-    """A scratch directory that takes the place of `target` if the block succeeds and vanishes if it fails.
+def expect_place(target: Path) -> None:
+    """Check that a bundle can be written at `target`, and make the directory that it will stand in.
 
     Raises:
-        ExportError: if something that is no bundle stands there, or the name is none for a bundle.
+        ExportError: if something that is no bundle stands there, the name is none for a bundle, or nothing can be
+            written there.
     """
     try:
         TypeAdapter(ModelName).validate_python(target.name)
@@ -233,7 +233,23 @@ def _written_aside(target: Path) -> Iterator[Path]:
         ) from error
     if target.exists() and not (target / MANIFEST_FILE).is_file():
         raise ExportError(f"{target} exists and is no bundle; name a new directory, for example models/NAME")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent).cleanup()
+    except OSError as error:
+        raise ExportError(
+            f"cannot write in {target.parent}: {error.strerror}; name another place, for example models/NAME"
+        ) from error
+
+
+@contextmanager
+def _written_aside(target: Path) -> Iterator[Path]:
+    """A scratch directory that takes the place of `target` if the block succeeds and vanishes if it fails.
+
+    Raises:
+        ExportError: as `expect_place`.
+    """
+    expect_place(target)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
         folder, old = Path(scratch) / "new", Path(scratch) / "old"
         folder.mkdir()

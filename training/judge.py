@@ -6,6 +6,7 @@ gives.
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tqdm import tqdm
 from training.datasets import Pictures
 from training.datasets.base import cache_directory
 from training.onnx_file import write_onnx
+
+logger = logging.getLogger(__name__)
 
 JUDGE_FILE = "judge.onnx"
 FEATURES = 64
@@ -133,6 +136,7 @@ def judge_of(train: Pictures) -> Judge:
     path = cache_directory() / "judges" / f"{key}.onnx"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
+        logger.info("training the judge of these %d pictures (once; it is kept in %s)", len(train), path)
         pixels = as_pixels(train)
         network = train_classifier(pixels, train.labels.numpy(), len(train.classes), "training the judge")
         write_judge(network, pixels, path)

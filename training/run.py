@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from training.effort import Effort
 from training.evaluation.base import Report
 from training.recipe import Recipe, read_recipe
 
+LOCK_FILE = ".lock"
 EVALUATION_FILE = "evaluation.json"
 MAY_DIFFER = {"schedule.total_kimg", "limitations"}
 """Keys in which a recipe may differ from the one that its run was started with."""
@@ -43,16 +44,17 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory against a second process.
+        """Hold the directory against a second process; what was made and holds nothing else is removed in the end.
 
         Raises:
             RunError: if another process trains in it, or it cannot be made.
         """
+        new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make the directory {self.path}: {error.strerror}; choose another --run") from error
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.path / LOCK_FILE)
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
@@ -62,6 +64,10 @@ class Run:
         try:
             yield
         finally:
+            with suppress(OSError):  # somebody has removed it
+                if new and not {file.name for file in self.path.iterdir()} - {LOCK_FILE}:
+                    (self.path / LOCK_FILE).unlink(missing_ok=True)
+                    self.path.rmdir()
             lock.release()
 
     def exists(self) -> bool:

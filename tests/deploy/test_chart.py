@@ -4,10 +4,11 @@ import copy
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,13 @@ REFUSED = {
     "two GPUs for a process that uses one": ["gpu.count=2"],
     "a value that is not one": ["replica=3"],
     "a setting that is not one": ["settings.QUEUE_LENGTH=5"],
+    "a provider that there is not": ["settings.PROVIDER=gpu"],
+    "a switch that is neither on nor off": ["settings.METRICS_NEED_KEY=please"],
+    "words for a number": ["settings.QUEUE_ROWS=many"],
+    "a queue for nothing": ["settings.QUEUE_ROWS=0"],
+    "more processes than there may be": ["settings.PROCESSES=1025"],
+    "half a picture": ["settings.MAX_UPLOADS=0.5"],
+    "a unit where there is none": ["settings.DEADLINE_SECONDS=30s"],
     "a setting that the chart makes itself": ["settings.DRAIN_SECONDS=5"],
     "a memory that is none": ["resources.limits.memory=4Gib"],
     "a claim without a name": ["bundles.source=claim"],
@@ -174,10 +182,45 @@ def test_one_set_of_settings(objects, monkeypatch, tmp_path):
     assert Settings().drain_seconds == float(settings["SERVICE_DRAIN_SECONDS"])
 
 
-def test_the_schema_knows_the_settings():
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    names = schema["properties"]["settings"]["propertyNames"]["enum"]
-    assert set(names) == {field.upper() for field in Settings.model_fields} - SET_BY_THE_CHART
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum")
+
+
+def as_a_value(setting: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a setting as a value of the chart, which may be quoted; as variables do, "" leaves it unset.
+
+    Of numbers in quotes it tells whether they are some, and not 0 where that is too little.
+    """
+    setting = setting.get("anyOf", [setting])[0]
+    bounds = {name: setting[name] for name in BOUNDS if name in setting}
+    if choices := setting.get("enum", [setting["const"]] if "const" in setting else []):
+        return {"enum": [*choices, ""]}
+    if setting["type"] == "boolean":
+        return {"enum": [True, False, "true", "false", ""]}
+    if setting["type"] == "integer":
+        digits = "0|[1-9][0-9]*" if bounds["minimum"] == 0 else "[1-9][0-9]*"
+        return {"type": ["integer", "string"], **bounds, "pattern": f"^({digits})?$"}
+    if setting["type"] == "number":
+        return {"type": ["number", "string"], **bounds, "pattern": r"^([0-9]+(\.[0-9]+)?)?$"}
+    return {"type": "string"}
+
+
+def test_the_schema_knows_the_settings_and_what_they_take():
+    settings = json.loads((CHART / "values.schema.json").read_text())["properties"]["settings"]
+    assert settings["additionalProperties"] is False
+    assert settings["properties"] == {
+        name.upper(): as_a_value(setting)
+        for name, setting in Settings.model_json_schema()["properties"].items()
+        if name.upper() not in SET_BY_THE_CHART
+    }
+
+
+def test_the_schema_takes_every_default(template):
+    """As a value and in quotes."""
+    defaults = Settings().model_dump(mode="json", exclude_none=True, exclude={"cors_origins"})
+    values = {name.upper(): value for name, value in defaults.items() if name.upper() not in SET_BY_THE_CHART}
+    quoted = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    for settings in (values, quoted, dict.fromkeys(values, "")):
+        template("--set-json", f"settings={json.dumps(settings)}")
 
 
 def test_settings_keep_their_fractions_and_their_digits(template):
@@ -221,6 +264,47 @@ def test_the_network_is_closed_but_for_callers_and_names(objects):
     ports = [port["port"] for rule in listed for port in rule["ports"]]
     assert ports == ([443] if "SERVICE_TRACING" in settings else [])
     assert all(peer for rule in policy["ingress"] + policy["egress"] for peer in rule.get("from", rule.get("to")))
+
+
+def asking_pod(objects):
+    (found,) = [pod["spec"] for pod in of_kind(objects, "Pod")]
+    return found
+
+
+def test_the_pod_of_helm_test_may_be_pulled_and_runs_where_the_others_do(template):
+    values = "image.pullSecrets[0].name=registry,nodeSelector.pool=pictures,tolerations[0].key=pictures"
+    objects = [each for each in yaml.safe_load_all(template("--set", values).stdout) if each]
+    for member in ("imagePullSecrets", "nodeSelector", "tolerations"):
+        assert asking_pod(objects)[member] == pod(objects)[member]
+
+
+@pytest.fixture
+def guarded(tmp_path) -> Iterator[tuple[str, Path]]:
+    """The address of a server that wants a key, and its file of keys."""
+    keys = tmp_path / "keys"
+    keys.write_text("# of the shop\n\n  sixteen-letters-and-more\nanother-that-is-as-good\n")
+    with serving(tmp_path, ROOT / "models", SERVICE_API_KEYS_FILE=str(keys)) as server:
+        server.wait_for('"ready"')
+        yield f"127.0.0.1:{server.port}", keys
+
+
+def test_with_keys_the_commands_that_the_chart_gives_bring_one(helm, rendered, guarded, tmp_path):
+    address, keys = guarded
+    objects = [each for each in yaml.safe_load_all(rendered["keys"].read_text()) if each]
+    (script,) = asking_pod(objects)["containers"][0]["args"]
+    script = script.replace("pictures-ganery:80", address).replace("/keys/keys", str(keys))
+    asked = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert asked.stdout == "the same picture twice\n"
+
+    notes = helm("install", "pictures", ".", "--dry-run=client", "--set", "apiKeysSecret=keys").stdout.split("NOTES:")[
+        1
+    ]
+    commands = re.search(r"^ *KEY=.*?picture\.png$", notes, re.MULTILINE | re.DOTALL)
+    assert commands is not None
+    secret = f"base64 {shlex.quote(str(keys))}"
+    typed = re.sub(r"kubectl [^|]*", f"{secret} ", commands[0]).replace("127.0.0.1:3000", address)
+    subprocess.run(typed, shell=True, check=True, cwd=tmp_path)
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_gpu_flavour_takes_what_a_gpu_needs(rendered):

@@ -43,6 +43,7 @@ def test_it_says_what_would_end_the_server_and_what_nobody_would_find(report, tm
     monkeypatch.setattr("service.tracing.find_spec", lambda name: None)
     said = report(default_model="nobody", api_keys_file=tmp_path / "none", tracing="otlp")
     assert "PROBLEM: SERVICE_DEFAULT_MODEL=nobody is none of them" in said
+    assert said.endswith("requests that name no model get a 404")
     assert "PROBLEM: SERVICE_API_KEYS_FILE names a file that cannot be read" in said
     assert "PROBLEM: SERVICE_TRACING=otlp needs the package" in said
     assert str(tmp_path / "none") not in said  # it may be a key by mistake

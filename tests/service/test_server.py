@@ -1,4 +1,4 @@
-"""How the server stops listening."""
+"""How the server begins and stops listening."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from threading import Thread, Timer
 
 import pytest
 import uvicorn
+from server_process import serving
 
 from service.__main__ import main
 from service.server import Server
@@ -72,12 +73,23 @@ def test_an_address_that_is_taken_or_is_none_is_named():
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "service", "serve", "--port"]
         ran = [
-            subprocess.run([*command, each], capture_output=True, text=True, check=False) for each in (port, "99999")
+            subprocess.run([*command, each], capture_output=True, text=True, check=False)
+            for each in (port, "99999", "abc", "-1")
         ]
-    assert [each.returncode != 0 for each in ran] == [True, True]
+    assert all(each.returncode != 0 for each in ran)
     assert f"127.0.0.1:{port} cannot be listened on" in ran[0].stderr
-    assert "--port: 99999 is not a whole number from 0 to 65535" in ran[1].stderr
-    assert "Traceback" not in ran[0].stderr + ran[1].stderr
+    assert "(make serve: HOST= and PORT=)" in ran[0].stderr
+    for each, typed in zip(ran[1:], ("99999", "abc", "-1"), strict=True):
+        assert f"--port: {typed} is not a whole number from 0 to 65535" in each.stderr
+    assert "Traceback" not in "".join(each.stderr for each in ran)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_it_says_where_it_listens(plain, tmp_path, log_format):
+    with serving(tmp_path, plain.parent, SERVICE_PROCESSES="0", SERVICE_LOG_FORMAT=log_format) as server:
+        server.wait_for('"ready"')
+        server.stop()
+        assert server.log.read_text().count(f"listens on http://127.0.0.1:{server.port}") == 1
 
 
 def test_the_time_for_answers_that_have_begun_is_never_negative(capsys, monkeypatch):

@@ -295,8 +295,8 @@ ANIMATED = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
         (saved(Image.new("1", (4097, 4096))), 413, "4097 x 4096; at most 16777216 pixels"),
         (bytes(16 * 2**20 + 1), 413, "larger than 16777216 bytes"),
     ],
-    ids=["empty", "a byte", "zip", "png cut", "jpeg cut", "webp cut", "png broken", "gif", "bmp", "svg", "apng", "moving webp",
-         "too many pixels", "too many bytes"],
+    ids=["empty", "a byte", "zip", "png cut", "jpeg cut", "webp cut", "png broken", "gif", "bmp", "svg", "apng",
+         "moving webp", "too many pixels", "too many bytes"],
 )  # fmt: skip
 @pytest.mark.parametrize("model", ["fixed", "any"])
 def test_what_is_no_picture_has_its_answer(ask, model, content, status, text):
