@@ -29,6 +29,7 @@ from service.manifest import (
     Training,
     file_sha256,
 )
+from service.runtime import CPU
 from training import samples
 from training.graph import OUTPUTS, Graph, RunGraph, open_graph
 from training.methods import AbstractMethod
@@ -41,8 +42,6 @@ MAX_LEVELS = 1
 MAX_SHARE = 1e-3
 ALWAYS_ALLOWED = 1
 """Values on the verge of two levels: the smallest pictures have so few values that a single one is a share."""
-PROVIDER = "CPUExecutionProvider"
-"""What `open_graph` runs on."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ def export(
             manifest.model_copy(
                 update={
                     "golden": golden,
-                    "golden_made_on": this_hardware(PROVIDER),
+                    "golden_made_on": this_hardware(CPU),
                     "sha256": {
                         path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST_FILE
                     },

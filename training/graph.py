@@ -18,6 +18,7 @@ from service import latents
 from service.errors import NonFiniteOutput
 from service.manifest import Golden, Latent, Picture, SourcePicture, Task
 from service.pixels import pixels_sha256
+from service.runtime import CPU, cpu_session_options
 from training.layers import as_bytes, is_finite
 from training.samples import MAX_ROWS
 
@@ -55,13 +56,11 @@ class Graph:
 
 
 def open_graph(path: Path) -> RunGraph:
-    """A graph in ONNX Runtime, on the CPU, at the service's level of optimisation: the next one changes a few bits.
+    """A graph in ONNX Runtime, on the CPU, with the service's options: other ones change a few bits.
 
     The function that runs it raises NonFiniteOutput where there is no picture.
     """
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path.read_bytes(), cpu_session_options(), providers=[CPU])
     names = {node.name for node in session.get_inputs()}
     outputs = [node.name for node in session.get_outputs()]  # older graphs give pixels alone
 

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from service.manifest import (
     Training,
     file_sha256,
 )
+from service.runtime import CPU
 from training import export as export_module
 from training.__main__ import build
 from training.datasets import Pictures
@@ -98,8 +100,18 @@ def test_golden_samples_match_where_they_were_made(recipe, method, tmp_path):
         return sampler(np.array(seeds, np.uint64), np.array(labels))
 
     content = (tmp_path / "tiny" / GOLDEN_FILE).read_bytes()
-    report = check_golden(manifest, content, make, "CPUExecutionProvider")
+    report = check_golden(manifest, content, make, CPU)
     assert (report.result, report.same_hardware, report.checked, report.largest) == ("matches", True, 4, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_graph_computes_on_one_thread_however_many_cpus_there_are(recipe, method, tmp_path):
+    """As the service does; kernels on several would split their sums otherwise, and golden samples would differ."""
+    write(recipe, method, tmp_path / "tiny")
+    before = len(list(Path("/proc/self/task").iterdir()))
+    run = open_graph(tmp_path / "tiny" / GENERATOR_FILE)
+    assert len(list(Path("/proc/self/task").iterdir())) <= before
+    assert run({"z": np.zeros((1, 4), np.float32), "y": np.zeros(1, np.int64), "psi": np.ones(1, np.float32)}).any()
 
 
 def test_the_graph_truncates_and_names_nothing_of_this_machine(recipe, method, tmp_path):
