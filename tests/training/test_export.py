@@ -15,7 +15,6 @@ from torch import nn
 
 from service.errors import NonFiniteOutput
 from service.golden import check_golden
-from service.graph_check import check_graph
 from service.manifest import (
     GENERATOR_FILE,
     GOLDEN_FILE,
@@ -221,6 +220,11 @@ class Noisy(nn.Module):
         return z + torch.randn_like(z)
 
 
+class Determinant(nn.Module):
+    def forward(self, z):
+        return torch.linalg.det(z)
+
+
 def test_a_picture_that_is_not_finite_says_so():
     images = torch.zeros(5, 1, 2, 2)
     images[1, 0, 0, 0], images[2, 0, 1, 1], images[3, 0, 0] = (
@@ -248,15 +252,18 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     assert not (tmp_path / "broken.onnx").exists()
 
 
-def test_the_service_may_run_what_training_exports(recipe, method, tmp_path):
-    write(recipe, method, tmp_path / "tiny")
-    check_graph((tmp_path / "tiny" / GENERATOR_FILE).read_bytes())
-
-
-def test_randomness_inside_the_graph_is_refused(tmp_path):
-    with pytest.raises(ExportError, match="RandomNormalLike"):
-        write_onnx(Noisy(), {"z": torch.zeros(2, 3)}, ["pixels"], tmp_path / "noisy.onnx")
-    assert not (tmp_path / "noisy.onnx").exists()
+@pytest.mark.parametrize(
+    ("module", "complaint"),
+    [
+        (Noisy(), "'RandomNormalLike': randomness inside the graph"),
+        (Determinant(), r"'Det': it is not among those .* add it to those of service/graph_check\.py"),
+    ],
+    ids=["noisy", "unknown operator"],
+)
+def test_what_no_service_would_run_is_refused(tmp_path, module, complaint):
+    with pytest.raises(ExportError, match=complaint):
+        write_onnx(module, {"z": torch.zeros(2, 3, 3)}, ["pixels"], tmp_path / "refused.onnx")
+    assert not (tmp_path / "refused.onnx").exists()
 
 
 def test_an_unconditional_generator_has_no_input_y(tables, tmp_path):
