@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 
@@ -116,15 +117,14 @@ class Run:
                 "Start the changed one elsewhere with --run, or delete the directory."
             )
 
-    def save_state(self, state: dict[str, Any]) -> None:
-        """Keep `state`, and beside it what it has taken since `load_state`.
+    def save_state(self, state: dict[str, Any], device: torch.device) -> None:
+        """Keep `state`, and beside it what it has taken since `load_state`, on `device`.
 
         Raises:
             RunError: if it cannot be written.
         """
-        effort = self.effort.state_dict(self.recipe().compute.torch_device)
         try:
-            checkpoint.save({**state, EFFORT: effort}, self.state_file)
+            checkpoint.save({**state, EFFORT: self.effort.state_dict(device)}, self.state_file)
         except OSError as error:
             raise RunError(
                 f"cannot save {self.state_file}: {error.strerror}; what was saved before is whole, so mend this, for "

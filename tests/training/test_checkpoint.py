@@ -127,7 +127,7 @@ def test_a_full_disk_is_named_and_leaves_the_last_state(run):
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, usual[1]))  # as near to a full disk as a test comes
     try:
         with pytest.raises(RunError, match=r"cannot save .*state\.pt: File too large; .* the same command goes on"):
-            run.save_state(state)
+            run.save_state(state, torch.device("cpu"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert run.state_file.read_bytes() == before
