@@ -18,6 +18,7 @@ from training.evaluation.translation import (
     same_channels,
     translate,
 )
+from training.files import written_aside
 from training.run import flat
 
 BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
@@ -51,9 +52,8 @@ def compare(subjects: Sequence[Subject], page: Path) -> None:
     if BEGIN not in text or END not in text:
         text = f"{text}\n{BEGIN}\n{END}\n".lstrip()
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-    aside = page.with_name(f".{page.name}.writing")
-    aside.write_text("\n\n".join([f"{before}{BEGIN}", *sections, after]))
-    aside.replace(page)
+    with written_aside(page) as aside:
+        aside.write_text("\n\n".join([f"{before}{BEGIN}", *sections, after]))
 
 
 def _section(subjects: Sequence[Subject], images: Path) -> str:

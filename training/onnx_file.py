@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from service.errors import InvalidBundle
 from service.graph_check import check_graph
+from training.files import written_aside
 
 OPSET = 20
 MAX_SIDE = 1 << 13
@@ -90,6 +90,5 @@ def write_onnx(
             f"no service would run it: {error}. Make the network of other layers; or, if the operator does nothing but "
             "arithmetic, add it to those of service/graph_check.py"
         ) from error
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(content)
-    aside.replace(path)
+    with written_aside(path) as aside:
+        aside.write_bytes(content)

@@ -17,6 +17,7 @@ from training.datasets import Data
 from training.effort import KEY as EFFORT
 from training.effort import Effort
 from training.evaluation.base import Report
+from training.files import written_aside
 from training.recipe import Recipe, read_recipe
 
 EVALUATION_FILE = "evaluation.json"
@@ -61,6 +62,8 @@ class Run:
                 f"another process is training in {self.path}; wait for it or choose another --run"
             ) from error
         try:
+            for left in self.path.glob(f".{self.state_file.stem}.*{self.state_file.suffix}"):
+                left.unlink()  # by a process that was killed while it saved, and as large as a state
             yield
         finally:
             lock.release()
@@ -80,9 +83,8 @@ class Run:
     def create(self, recipe: Recipe) -> None:
         """Lay out the directory; the recipe comes last, because it is what makes it a run."""
         self.previews.mkdir(parents=True, exist_ok=True)
-        aside = self.recipe_file.with_suffix(".writing")
-        aside.write_text(recipe.to_toml())
-        aside.replace(self.recipe_file)
+        with written_aside(self.recipe_file, durable=True) as aside:
+            aside.write_text(recipe.to_toml())
 
     def recipe(self) -> Recipe:
         """The resolved recipe that the run was started with.
@@ -164,9 +166,8 @@ class Run:
                         kept.append(line + "\n")
                 except json.JSONDecodeError:  # the process was killed in the middle of this line
                     break
-            aside = self.metrics_file.with_suffix(".writing")
-            aside.write_text("".join(kept))
-            aside.replace(self.metrics_file)
+            with written_aside(self.metrics_file) as aside:
+                aside.write_text("".join(kept))
         for sheet in self.sheets():
             if int(sheet.stem) > nimg:
                 sheet.unlink()

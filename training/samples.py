@@ -1,12 +1,13 @@
 """Pictures for people: grids of samples and the animation made of them."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from training.files import written_aside
 
 GAP = 2
 MAX_FRAMES = 48
@@ -27,9 +28,8 @@ def sheet(pixels: NDArray[np.uint8]) -> Image.Image:
 
 def save(image: Image.Image, path: Path) -> None:
     """Write a picture aside, then move it to its place: nobody ever reads half of one."""
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    image.save(aside)
-    aside.replace(path)
+    with written_aside(path) as aside:
+        image.save(aside)
 
 
 def animate(sheets: Sequence[Path], path: Path) -> None:
@@ -37,6 +37,5 @@ def animate(sheets: Sequence[Path], path: Path) -> None:
     chosen = np.unique(np.linspace(0, len(sheets) - 1, min(len(sheets), MAX_FRAMES)).round().astype(int))
     frames = [Image.open(sheets[index]).convert("RGB") for index in chosen]
     durations = [150] * (len(frames) - 1) + [2000]
-    aside = path.with_name(f".{path.name}.{os.getpid()}.webp")
-    frames[0].save(aside, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=60, method=4)
-    aside.replace(path)
+    with written_aside(path) as aside:
+        frames[0].save(aside, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=60, method=4)

@@ -1,5 +1,7 @@
 """The commands as a person types them, on data that fit into a second."""
 
+import os
+
 import pytest
 
 from service.manifest import Manifest
@@ -151,7 +153,7 @@ def test_a_run_that_cannot_be_where_it_is_asked_for(recipe_file, tmp_path, caplo
 def test_a_full_disk_is_said_to_be_one(recipe_file, tmp_path, caplog):
     run = Run(tmp_path / "run")
     run.path.mkdir()
-    run.recipe_file.with_suffix(".writing").symlink_to("/dev/full")
+    (run.path / f".recipe.{os.getpid()}.toml").symlink_to("/dev/full")
     assert main(["train", str(recipe_file), "--run", str(run.path)]) == EXIT_FAILED
     assert "the disk is full: make room" in caplog.text
 
