@@ -16,6 +16,7 @@ from service.manifest import Latent, Metric
 from service.pixels import Pixels
 from training import samples
 from training.datasets import Data, Domains, Pairs
+from training.datasets.base import DIRECTIONS, partners
 from training.distances import LEAST_SIDE
 from training.evaluation.base import AbstractEvaluation, EvaluationError, Report, Subject
 from training.evaluation.perceptual import PerceptualJudge, perceptual_judge
@@ -25,8 +26,6 @@ STRIP_FILE = "strip.png"
 STRIP_ROWS = 8
 STRIPS_ACROSS = 3
 IDENTITY = "identity"
-BACKWARDS = "ba"
-"""The direction whose sources are the set `b` of `Domains`."""
 BATCH = 32
 SECOND_SEED = 1 << 32
 """Where the seeds begin of the outputs whose difference from the first ones is measured."""
@@ -126,7 +125,7 @@ def expect_way_back(subject: Subject, back: Subject) -> None:
         EvaluationError: unless `back` translates what the subject makes into what it was made of.
     """
     ours, theirs = (s.recipe.resolved()["data"] for s in (subject, back))
-    if ours != theirs or {subject.direction, back.direction} != {"ab", BACKWARDS}:
+    if ours != theirs or {subject.direction, back.direction} != set(DIRECTIONS):
         raise EvaluationError(
             f"{back.name} is no way back for {subject.name}: that is a generator of the same two sets, in the other "
             "direction"
@@ -162,18 +161,14 @@ def _sides(data: Data, subject: Subject) -> tuple[Tensor, Tensor, tuple[str, ...
     if isinstance(data, Pairs):
         return data.sources, data.targets, data.keys, data.keys
     if isinstance(data, Domains):
-        a, b = (data.a, data.a_keys), (data.b, data.b_keys)
-        (sources, source_keys), (targets, target_keys) = (b, a) if subject.direction == BACKWARDS else (a, b)
-        return sources, targets, source_keys, target_keys
+        return data.sides(subject.direction or "ab")
     raise EvaluationError(f"{subject.name} learns from {data}, which hold no truth to compare a translation with")
 
 
 def _partners(data: Data, subject: Subject) -> tuple[Tensor, Tensor]:
     """The items of both sides that have the same keys, in the same order."""
     sources, targets, source_keys, target_keys = _sides(data, subject)
-    place = {key: index for index, key in enumerate(target_keys)}
-    both = [(index, place[key]) for index, key in enumerate(source_keys) if key in place]
-    here, there = torch.tensor(both, dtype=torch.int64).reshape(-1, 2).T
+    here, there = partners(source_keys, target_keys)
     return sources[here], targets[there]
 
 
