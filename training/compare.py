@@ -15,7 +15,6 @@ from training.evaluation.translation import (
     held_out,
     likeness,
     mean_l1,
-    same_channels,
     translate,
 )
 from training.files import written_aside
@@ -78,11 +77,9 @@ def _section(subjects: Sequence[Subject], images: Path) -> str:
             f"| {name} | {choices[name]} | {like.judge_distance:.4f} | {like.ssim:.4f} | {like.l1:.4f} | {cycle} |"
         )
     chosen = np.unique(np.linspace(0, len(data.sources) - 1, ROWS).round().astype(int))
-    columns = same_channels(
-        [data.sources[chosen], *(pixels[chosen] for pixels in outputs.values()), data.targets[chosen]]
-    )
+    columns = [pixels[chosen] for pixels in (data.sources, *outputs.values(), data.targets)]
     strip = images / f"{subjects[0].name}-compared.png"
-    samples.save(samples.sheet(np.stack(columns, 1)), strip)
+    samples.save(samples.sheet(samples.strips(columns, ROWS)), strip)
     title = subjects[0].recipe.data.card(size=1).name
     direction = "" if subjects[0].direction is None else f" ({subjects[0].direction})"
     return "\n".join(

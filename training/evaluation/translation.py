@@ -101,7 +101,9 @@ class Translation(AbstractEvaluation):
             returned = translate(subject.back, None, outputs)
             metrics["cycle_l1"] = Metric(value=mean_l1(returned, data.sources), better="lower", n=n)
         columns = [data.sources, outputs, data.targets, data.training_targets[nearest[:n]]]
-        return Report(metrics, pictures={STRIP_FILE: samples.sheet(strips(columns))})
+        chosen = np.unique(np.linspace(0, n - 1, STRIP_ROWS * STRIPS_ACROSS).round().astype(int))
+        strips = samples.strips([column[chosen] for column in columns], STRIP_ROWS)
+        return Report(metrics, pictures={STRIP_FILE: samples.sheet(strips)})
 
 
 def expect_same_data(subjects: Sequence[Subject]) -> None:
@@ -192,7 +194,7 @@ def score(subject: Subject, data: HeldOut, judge: PerceptualJudge) -> Likeness:
 
 def likeness(outputs: Pixels, targets: Pixels, judge: PerceptualJudge) -> Likeness:
     """Of outputs [N, H, W, C] and targets [N, H, W, C']; grey becomes a picture of greys where the other is colour."""
-    outputs, targets = same_channels([outputs, targets])
+    outputs, targets = samples.same_channels([outputs, targets])
     return Likeness(
         float(judge.distances(outputs, targets).mean()), mean_ssim(outputs, targets), mean_l1(outputs, targets)
     )
@@ -215,24 +217,8 @@ def mean_ssim(pixels: Pixels, others: Pixels) -> float:
 
 def mean_l1(pixels: Pixels, others: Pixels) -> float:
     """Mean absolute difference, as a share of the range from black to white."""
-    pixels, others = same_channels([pixels, others])
+    pixels, others = samples.same_channels([pixels, others])
     return float(np.abs(pixels.astype(np.int16) - others).mean() / 255)
-
-
-def same_channels(columns: Sequence[Pixels]) -> list[Pixels]:
-    """Grey pictures become colour pictures of greys if any of the columns is in colour."""
-    channels = max(column.shape[-1] for column in columns)
-    return [c if c.shape[-1] == channels else np.repeat(c, channels, -1) for c in columns]
-
-
-def strips(columns: Sequence[Pixels]) -> Pixels:
-    """Pictures [rows, columns, H, W, C]: row i of every column side by side, evenly chosen, several in each row."""
-    together = np.stack(same_channels(columns), 1)
-    chosen = np.unique(np.linspace(0, len(together) - 1, STRIP_ROWS * STRIPS_ACROSS).round().astype(int))
-    across = max(1, len(chosen) // STRIP_ROWS)
-    rows = len(chosen) // across
-    shown = together[chosen[: rows * across]]
-    return shown.reshape(rows, across * len(columns), *shown.shape[2:])
 
 
 def _unit(pixels: Pixels) -> Tensor:
