@@ -126,7 +126,7 @@ def export(
     _expect_same_recipe(target, recipe, direction)
     graph = graph_of(method, direction)
     with _taking_the_place_of(target) as folder:
-        write_onnx(graph.module, graph.inputs(2), OUTPUTS, folder / GENERATOR_FILE, free_axes=graph.free_axes)
+        write_onnx(graph.module, graph.example, OUTPUTS, folder / GENERATOR_FILE, free_axes=graph.free_axes)
         parity = check_parity(graph, folder / GENERATOR_FILE)
         if not all(result.holds for result in parity):
             raise ExportError(
