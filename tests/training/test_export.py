@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from service.bundle import Bundle
 from service.errors import NonFiniteOutput
 from service.golden import check_golden
+from service.graph_check import check_graph
 from service.manifest import (
     GENERATOR_FILE,
     GOLDEN_FILE,
@@ -28,6 +30,7 @@ from service.manifest import (
 from service.runtime import CPU
 from training import export as export_module
 from training.__main__ import build
+from training.architectures import GENERATORS, TRANSLATORS
 from training.datasets import Pictures
 from training.export import Parity, check_parity, export
 from training.graph import Graph, Sampler, open_graph
@@ -250,6 +253,18 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     with pytest.raises(ExportError, match="NaN or infinity in bias"):
         write_onnx(module, {"input": torch.zeros(2, 3)}, ["pixels"], tmp_path / "broken.onnx")
     assert not (tmp_path / "broken.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("fixture", "name"),
+    [*(("tables", name) for name in GENERATORS), *(("paired_tables", name) for name in TRANSLATORS)],
+)
+def test_the_service_loads_what_training_exports_of_every_architecture(fixture, name, request, tmp_path):
+    tables = {**request.getfixturevalue(fixture), "generator": {"architecture": name}}
+    recipe = parse_recipe(tables, "the recipe")
+    write(recipe, build(recipe, recipe.data.load("train")), tmp_path / "tiny")
+    check_graph((tmp_path / "tiny" / GENERATOR_FILE).read_bytes())
+    assert Bundle.load(tmp_path / "tiny").golden.result == "matches"
 
 
 @pytest.mark.parametrize(
