@@ -44,9 +44,9 @@ class Pictures:
         self._named = {"model": manifest.name, "version": manifest.version, "digest": manifest.digest}
         self._encode = FORMATS["png"].encode
         options = cpu_session_options()
-        options.intra_op_num_threads = threads
-        # One thread waits for nobody; several that have the machine to themselves are faster so.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        if threads > 1:  # which have the machine to themselves, and are faster if they spin
+            options.intra_op_num_threads = threads
+            options.add_session_config_entry("session.intra_op.allow_spinning", "1")
         self._session = onnxruntime.InferenceSession((bundle / GENERATOR_FILE).read_bytes(), options, providers=[CPU])
 
     @classmethod
