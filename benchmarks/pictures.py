@@ -1,7 +1,7 @@
 """The work that all servers of the comparison do: seeds and classes in, PNG files out, by one ONNX Runtime session.
 
-The rivals and the limit use this, so that what differs between servers is the server: the same graph at the service's
-level of optimisation, the same latents, the service's own encoder with its metadata.
+The rivals and the limit use this, so that what differs between servers is the server: the same graph with the
+service's options, the same latents, the service's own encoder with its metadata.
 """
 
 import os
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from service.formats import FORMATS
 from service.latents import draw
 from service.manifest import GENERATOR_FILE, Manifest
+from service.runtime import CPU, cpu_session_options
 from service.sample import Sample
 
 MAX_BATCH = 32
@@ -42,12 +43,11 @@ class Pictures:
         self._class_names = manifest.classes
         self._named = {"model": manifest.name, "version": manifest.version, "digest": manifest.digest}
         self._encode = FORMATS["png"].encode
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(
-            (bundle / GENERATOR_FILE).read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
+        options = cpu_session_options()
+        if threads > 1:  # which have the machine to themselves, and are faster if they spin
+            options.intra_op_num_threads = threads
+            options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        self._session = onnxruntime.InferenceSession((bundle / GENERATOR_FILE).read_bytes(), options, providers=[CPU])
 
     @classmethod
     def from_environment(cls) -> "Pictures":

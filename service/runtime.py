@@ -66,7 +66,7 @@ def open_session(model: bytes, provider: Provider) -> Any:
     if provider == "cuda" and not compiled_for_cuda:
         raise ModelFailure("SERVICE_PROVIDER=cuda, but the installed ONNX Runtime has no CUDA; install ganery[gpu]")
     if provider == "cpu" or not compiled_for_cuda:
-        options = _options(onnxruntime)
+        options = cpu_session_options()
         _share_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")
         return _session(onnxruntime, model, options, [CPU])
@@ -106,6 +106,16 @@ def _session(onnxruntime: Any, model: bytes, options: Any, providers: list[Any])
         return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # its exceptions share no base class but Exception
         raise InvalidBundle(f"ONNX Runtime does not load the graph: {first_line(error)}") from error
+
+
+def cpu_session_options() -> Any:
+    """How sessions on the CPU run, an `onnxruntime.SessionOptions`.
+
+    Golden samples are made at export by the same ones, or some pixels would be others than those served.
+    """
+    import onnxruntime  # noqa: PLC0415
+
+    return _options(onnxruntime)
 
 
 def cuda_session_options(onnxruntime: Any) -> Any:

@@ -223,7 +223,7 @@ def _open(path: Path, direction: str | None, scratch: Path) -> tuple[Subject, in
     for way in _directions(path, method, direction):
         description = graph_of(method, way)
         file = scratch / f"{len(list(scratch.iterdir()))}.onnx"
-        write_onnx(description.module, description.inputs(2), OUTPUTS, file, free_axes=description.free_axes)
+        write_onnx(description.module, description.example, OUTPUTS, file, free_axes=description.free_axes)
         graphs[way] = (description, open_graph(file))
     description, graph = graphs.pop(direction)
     back = next((run for _, run in graphs.values()), None)

@@ -7,13 +7,14 @@ Reference: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Trai
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.config import Section, lookup
+from training.config import Section, key_of
 
 
 def translation(images: Tensor, share: float = 0.125) -> Tensor:
@@ -107,16 +108,9 @@ def jitter(names: tuple[str, ...], *aligned: Tensor) -> tuple[Tensor, ...]:
 class Augment(Section):
     """The `[augment]` table."""
 
-    policies: tuple[str, ...] = ("translation", "cutout")
+    policies: tuple[Annotated[str, key_of(POLICIES, "augmentation policy")], ...] = ("translation", "cutout")
     probability: float = Field(default=1.0, gt=0, le=1)
     """Share of the images that each policy changes."""
-
-    @field_validator("policies")
-    @classmethod
-    def _are_known(cls, policies: tuple[str, ...]) -> tuple[str, ...]:
-        for policy in policies:
-            lookup(POLICIES, policy, "augmentation policy")
-        return policies
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] in [-1, 1], changed at random; gradients pass through."""

@@ -2,11 +2,12 @@
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from training.files import written_aside
 
 MARK = b"\nsha256\n"
 """Stands between what torch wrote and the hash of it."""
@@ -45,17 +46,9 @@ def save(state: dict[str, Any], path: Path) -> None:
     # In memory first: torch's writer turns a full disk into an error that names its own source.
     whole = io.BytesIO()
     torch.save(state, whole)
-    aside = path.with_suffix(".writing")
-    try:
-        with aside.open("wb") as stream:
-            stream.write(whole.getbuffer())
-            stream.write(MARK + hashlib.sha256(whole.getbuffer()).digest())
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
+    with written_aside(path, durable=True) as aside, aside.open("wb") as stream:
+        stream.write(whole.getbuffer())
+        stream.write(MARK + hashlib.sha256(whole.getbuffer()).digest())
 
 
 def load(path: Path) -> dict[str, Any]:

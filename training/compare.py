@@ -15,9 +15,9 @@ from training.evaluation.translation import (
     held_out,
     likeness,
     mean_l1,
-    same_channels,
     translate,
 )
+from training.files import written_aside
 from training.run import flat
 
 BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
@@ -51,9 +51,8 @@ def compare(subjects: Sequence[Subject], page: Path) -> None:
     if BEGIN not in text or END not in text:
         text = f"{text}\n{BEGIN}\n{END}\n".lstrip()
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-    aside = page.with_name(f".{page.name}.writing")
-    aside.write_text("\n\n".join([f"{before}{BEGIN}", *sections, after]))
-    aside.replace(page)
+    with written_aside(page) as aside:
+        aside.write_text("\n\n".join([f"{before}{BEGIN}", *sections, after]))
 
 
 def _section(subjects: Sequence[Subject], images: Path) -> str:
@@ -78,11 +77,9 @@ def _section(subjects: Sequence[Subject], images: Path) -> str:
             f"| {name} | {choices[name]} | {like.judge_distance:.4f} | {like.ssim:.4f} | {like.l1:.4f} | {cycle} |"
         )
     chosen = np.unique(np.linspace(0, len(data.sources) - 1, ROWS).round().astype(int))
-    columns = same_channels(
-        [data.sources[chosen], *(pixels[chosen] for pixels in outputs.values()), data.targets[chosen]]
-    )
+    columns = [pixels[chosen] for pixels in (data.sources, *outputs.values(), data.targets)]
     strip = images / f"{subjects[0].name}-compared.png"
-    samples.save(samples.sheet(np.stack(columns, 1)), strip)
+    samples.save(samples.sheet(samples.strips(columns, ROWS)), strip)
     title = subjects[0].recipe.data.card(size=1).name
     direction = "" if subjects[0].direction is None else f" ({subjects[0].direction})"
     return "\n".join(

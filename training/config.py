@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from inspect import signature
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetPydanticSchema, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetPydanticSchema, TypeAdapter, model_validator
 from pydantic_core import core_schema
 
 T = TypeVar("T")
@@ -52,6 +52,19 @@ def lookup(registry: Mapping[str, T], name: str, kind: str) -> T:
     if name not in registry:
         raise RecipeError(f"unknown {kind} {name!r}; available: {', '.join(sorted(registry))}")
     return registry[name]
+
+
+def key_of(registry: Mapping[str, Any], kind: str) -> AfterValidator:
+    """Annotation for a section's field: a name that is in the registry.
+
+    Use as `name: Annotated[str, key_of(PENALTIES, "penalty")]`.
+    """
+
+    def known(name: str) -> str:
+        lookup(registry, name, kind)
+        return name
+
+    return AfterValidator(known)
 
 
 def choice(registry: Mapping[str, type[Component]], kind: str, key: str = "name") -> GetPydanticSchema:

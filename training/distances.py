@@ -4,13 +4,14 @@ A distance knows nothing of its weight; a recipe's `[[reconstruction]]` says so.
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from training.config import RecipeError, Section, lookup
+from training.config import RecipeError, Section, key_of
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -54,11 +55,5 @@ DISTANCES: dict[str, Distance] = {
 class DistanceConfig(Section):
     """An entry of `[[reconstruction]]`."""
 
-    name: str
+    name: Annotated[str, key_of(DISTANCES, "distance")]
     weight: float = Field(gt=0)
-
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        lookup(DISTANCES, name, "distance")
-        return name

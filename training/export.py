@@ -1,6 +1,5 @@
 """A run becomes a bundle: graph, manifest, samples, checked before anybody can load them."""
 
-import os
 import platform
 import reprlib
 import shutil
@@ -29,7 +28,9 @@ from service.manifest import (
     Training,
     file_sha256,
 )
+from service.runtime import CPU
 from training import samples
+from training.files import to_disk
 from training.graph import OUTPUTS, Graph, RunGraph, open_graph
 from training.methods import AbstractMethod
 from training.onnx_file import ExportError, write_onnx
@@ -41,8 +42,6 @@ MAX_LEVELS = 1
 MAX_SHARE = 1e-3
 ALWAYS_ALLOWED = 1
 """Values on the verge of two levels: the smallest pictures have so few values that a single one is a share."""
-PROVIDER = "CPUExecutionProvider"
-"""What `open_graph` runs on."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,8 @@ def export(
     """
     _expect_same_recipe(target, recipe, direction)
     graph = graph_of(method, direction)
-    with _written_aside(target) as folder:
-        write_onnx(graph.module, graph.inputs(2), OUTPUTS, folder / GENERATOR_FILE, free_axes=graph.free_axes)
+    with _taking_the_place_of(target) as folder:
+        write_onnx(graph.module, graph.example, OUTPUTS, folder / GENERATOR_FILE, free_axes=graph.free_axes)
         parity = check_parity(graph, folder / GENERATOR_FILE)
         if not all(result.holds for result in parity):
             raise ExportError(
@@ -159,18 +158,14 @@ def export(
         samples.save(samples.sheet(graph.sheet(run)), folder / SAMPLES_FILE)
         golden, golden_arrays = graph.golden(run)
         save_pixels(folder / GOLDEN_FILE, **golden_arrays)
-        write_manifest(
-            manifest.model_copy(
-                update={
-                    "golden": golden,
-                    "golden_made_on": this_hardware(PROVIDER),
-                    "sha256": {
-                        path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST_FILE
-                    },
-                }
-            ),
-            folder,
+        manifest = manifest.model_copy(
+            update={
+                "golden": golden,
+                "golden_made_on": this_hardware(CPU),
+                "sha256": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+            }
         )
+        (folder / MANIFEST_FILE).write_text(manifest.to_json())
     return parity
 
 
@@ -196,13 +191,6 @@ def _said_in_a_manifest() -> Iterator[None]:
         first = error.errors(include_url=False)[0]
         where = ".".join((error.title, *map(str, first["loc"])))
         raise ExportError(f"no manifest can hold {reprlib.repr(first['input'])} as {where}: {first['msg']}") from error
-
-
-def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write `manifest.json` aside, then move it to its place."""
-    aside = folder / f".{MANIFEST_FILE}.{os.getpid()}"
-    aside.write_text(manifest.to_json())
-    aside.replace(folder / MANIFEST_FILE)
 
 
 def _expect_same_recipe(target: Path, recipe: Recipe, direction: str | None) -> None:
@@ -243,7 +231,7 @@ def expect_place(target: Path) -> None:
 
 
 @contextmanager
-def _written_aside(target: Path) -> Iterator[Path]:
+def _taking_the_place_of(target: Path) -> Iterator[Path]:
     """A scratch directory that takes the place of `target` if the block succeeds and vanishes if it fails.
 
     Raises:
@@ -255,7 +243,7 @@ def _written_aside(target: Path) -> Iterator[Path]:
         folder.mkdir()
         yield folder
         for path in (*folder.iterdir(), folder):
-            _to_disk(path)  # or a power cut leaves a bundle of empty files where a whole one stood
+            to_disk(path)  # or a power cut leaves a bundle of empty files where a whole one stood
         try:
             if target.exists():
                 target.rename(old)
@@ -264,16 +252,7 @@ def _written_aside(target: Path) -> Iterator[Path]:
             if old.exists() and not target.exists():
                 old.rename(target)
             raise
-        _to_disk(target.parent)
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until what a file holds, or which files a folder holds, survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        to_disk(target.parent)
 
 
 def _versions() -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Files from elsewhere: brought by a registry's ordinary client, verified, kept in the cache, written in one move."""
 
 import hashlib
-import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from service.manifest import file_sha256
 from training.datasets.base import DatasetError, cache_directory
+from training.files import written_aside
 
 POLL_SECONDS = 0.5
 
@@ -122,6 +122,5 @@ def keep(content: bytes, sha256: str, target: Path, origin: Path) -> None:
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
         raise DatasetError(f"{origin} has sha256 {digest} where {target.name} has {sha256}; it was not kept")
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    aside.write_bytes(content)
-    aside.replace(target)
+    with written_aside(target) as aside:
+        aside.write_bytes(content)

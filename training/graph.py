@@ -18,6 +18,7 @@ from service import latents
 from service.errors import NonFiniteOutput
 from service.manifest import Golden, Latent, Picture, SourcePicture, Task
 from service.pixels import pixels_sha256
+from service.runtime import CPU, cpu_session_options
 from training.layers import as_bytes, is_finite
 from training.samples import MAX_ROWS
 
@@ -46,22 +47,29 @@ class Graph:
     golden: Callable[[RunGraph], tuple[tuple[Golden, ...], dict[str, NDArray[np.uint8]]]]
     """Samples that every faithful runtime makes again, and what `golden.npz` holds: `pixels` and, if any, `images`."""
     other_inputs: tuple[dict[str, Tensor], ...] = ()
-    """Further rows of input, each of a size of its own, on which the exported graph must agree with `module`."""
+    """Further pairs of rows of input, each of a size of its own, the last the largest, on which the exported graph must
+    agree with `module`.
+    """
     free_axes: Mapping[str, Mapping[int, tuple[str, int]]] = field(default_factory=dict)
     """Input -> axis -> name of its size and what that must be a multiple of; the first axis is always free."""
     input: SourcePicture | None = None
     latent: Latent | None = None
     classes: tuple[str, ...] | None = None
 
+    @property
+    def example(self) -> dict[str, Tensor]:
+        """Two rows to export it with. Of another size if it takes any: torch would make a constant of a size that is 1
+        somewhere inside, as that of the smallest pictures is at the bottom of a U-Net.
+        """
+        return self.other_inputs[-1] if self.other_inputs else self.inputs(2)
+
 
 def open_graph(path: Path) -> RunGraph:
-    """A graph in ONNX Runtime, on the CPU, at the service's level of optimisation: the next one changes a few bits.
+    """A graph in ONNX Runtime, on the CPU, with the service's options: other ones change a few bits.
 
     The function that runs it raises NonFiniteOutput where there is no picture.
     """
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path.read_bytes(), cpu_session_options(), providers=[CPU])
     names = {node.name for node in session.get_inputs()}
     outputs = [node.name for node in session.get_outputs()]  # older graphs give pixels alone
 

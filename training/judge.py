@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from service.runtime import CPU
 from training.datasets import Pictures
 from training.datasets.base import cache_directory
 from training.onnx_file import write_onnx
@@ -112,7 +113,7 @@ class Judge:
         self.path = path
         content = path.read_bytes()
         self.hash = hashlib.sha256(content).hexdigest()[:12]
-        self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(content, providers=[CPU])
 
     def opinion(self, pixels: NDArray[np.uint8]) -> Opinion:
         """Logits and features of pixels [N, H, W, C]."""

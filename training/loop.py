@@ -124,7 +124,7 @@ def train(recipe: Recipe, data: Data, method: AbstractMethod, run: Run) -> None:
     run.forget_after(state.nimg)
     if saved is None:
         run.add_sheet(0, samples.sheet(method.preview()))
-        run.save_state(state.state_dict())
+        run.save_state(state.state_dict(), state.device)
 
     draw = drawing(data, sampler, recipe.compute.torch_device)
     health = Health(method.symptoms)
@@ -163,7 +163,7 @@ def train(recipe: Recipe, data: Data, method: AbstractMethod, run: Run) -> None:
 
             # Save; never a state that could not be returned to.
             if (done or stopping or due(schedule.save_kimg, state.nimg, schedule)) and state.is_finite():
-                run.save_state(state.state_dict())
+                run.save_state(state.state_dict(), state.device)
                 saved_nimg = state.nimg
             if stopping and not done:
                 raise TrainingStopped(f"saved at {saved_nimg} of {total_nimg} images; the same command goes on")
@@ -204,7 +204,7 @@ def roll_back(state: State, run: Run, data: Data, bad: list[str]) -> None:
     state.sampler.reseed(state.sampler.seed + state.rollbacks)
     run.forget_after(state.nimg)
     # At once, so that a kill does not buy another try.
-    run.save_state(state.state_dict())
+    run.save_state(state.state_dict(), state.device)
     logger.warning("%s; returned to %d images and went on with other random numbers. %s", what, state.nimg, advice)
 
 

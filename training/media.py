@@ -16,6 +16,7 @@ from training.architectures import Translator
 from training.config import RecipeError
 from training.graph import Graph
 from training.layers import as_bytes
+from training.samples import strips
 from training.translation import translation_graph
 
 
@@ -47,11 +48,7 @@ class PictureMedium(AbstractMedium):
     """Items [N, C, H, W]."""
 
     def show(self, columns: Sequence[Tensor], rows: int) -> NDArray[np.uint8]:
-        channels = max(column.shape[1] for column in columns)
-        strips = np.stack([as_bytes(column.expand(-1, channels, -1, -1)).cpu().numpy() for column in columns], 1)
-        rows = min(rows, len(strips))
-        across = len(strips) // rows
-        return strips[: rows * across].reshape(rows, across * len(columns), *strips.shape[2:])
+        return strips([as_bytes(column).cpu().numpy() for column in columns], rows)
 
     def graph(self, generator: Translator, examples: Examples) -> Graph:
         sources = as_bytes(examples.sources)

@@ -4,6 +4,8 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +24,14 @@ KERNEL_SUBSETS = 100
 KERNEL_SUBSET_SIZE = 1000
 
 
+@dataclass(frozen=True)
+class Score:
+    """A number with the direction in which it improves."""
+
+    value: float
+    better: Literal["lower", "higher"]
+
+
 class _AlreadyFeatures(nn.Module):
     """Stands where torchmetrics expects a network: the features have been extracted before."""
 
@@ -33,7 +43,7 @@ class _AlreadyFeatures(nn.Module):
         return features
 
 
-def frechet_distance(real: Features, fake: Features) -> dict[str, float]:
+def frechet_distance(real: Features, fake: Features) -> dict[str, Score]:
     """Squared 2-Wasserstein distance between Gaussians fitted to the two sets; wants N well above 10 d.
 
     Reference: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017, arXiv:1706.08500, eq. 6.
@@ -41,10 +51,10 @@ def frechet_distance(real: Features, fake: Features) -> dict[str, float]:
     metric = FrechetInceptionDistance(_AlreadyFeatures(real.shape[1])).set_dtype(torch.float64)
     metric.update(torch.from_numpy(real).double(), real=True)
     metric.update(torch.from_numpy(fake).double(), real=False)
-    return {"fd": float(metric.compute())}
+    return {"fd": Score(float(metric.compute()), "lower")}
 
 
-def kernel_distance(real: Features, fake: Features) -> dict[str, float]:
+def kernel_distance(real: Features, fake: Features) -> dict[str, Score]:
     """Unbiased squared MMD with the cubic polynomial kernel, mean over random subsets; can fall below 0.
 
     Reference: Binkowski et al., "Demystifying MMD GANs", 2018, arXiv:1801.01401, section 4.
@@ -60,10 +70,10 @@ def kernel_distance(real: Features, fake: Features) -> dict[str, float]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         mean, _ = metric.compute()
-    return {"kd": float(mean)}
+    return {"kd": Score(float(mean), "lower")}
 
 
-def manifold_scores(real: Features, fake: Features) -> dict[str, float]:
+def manifold_scores(real: Features, fake: Features) -> dict[str, Score]:
     """Precision and recall, density and coverage, by the 5 nearest neighbours; memory grows with N^2.
 
     References: Kynkäänniemi et al., "Improved Precision and Recall Metric", 2019, arXiv:1904.06991;
@@ -72,14 +82,12 @@ def manifold_scores(real: Features, fake: Features) -> dict[str, float]:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*sklearn.utils.parallel.delayed")  # prdc is older than this advice
         scores = compute_prdc(real, fake, nearest_k=NEAREST_K)
-    return {name: float(value) for name, value in scores.items()}
+    return {name: Score(float(value), "higher") for name, value in scores.items()}
 
 
-FEATURE_METRICS: dict[str, Callable[[Features, Features], dict[str, float]]] = {
+FEATURE_METRICS: dict[str, Callable[[Features, Features], dict[str, Score]]] = {
     "frechet_distance": frechet_distance,
     "kernel_distance": kernel_distance,
     "manifold_scores": manifold_scores,
 }
 """Functions of (real features, other features); each gives one number or several that are computed together."""
-
-LOWER_IS_BETTER = {"fd", "kd"}

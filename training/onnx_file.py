@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from service.errors import InvalidBundle
+from service.graph_check import check_graph
+from training.files import written_aside
+
 OPSET = 20
 MAX_SIDE = 1 << 13
-# A generator must be a function of its inputs, and nothing that behaves otherwise while training may remain.
-FORBIDDEN_OPS = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Dropout"}
 
 
 class ExportError(Exception):
@@ -46,7 +47,7 @@ def write_onnx(
         free_axes: input -> axis -> name of its size and what that must be a multiple of; these become dynamic too.
 
     Raises:
-        ExportError: if a weight is not finite, the graph draws random numbers, or it is not a valid ONNX model.
+        ExportError: if a weight is not finite, or the graph is not valid ONNX or nothing that a service runs.
     """
     broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
     if broken:
@@ -71,9 +72,6 @@ def write_onnx(
         )
     assert program is not None
     model = program.model_proto
-    random_ops = sorted({node.op_type for node in model.graph.node} & FORBIDDEN_OPS)
-    if random_ops:
-        raise ExportError(f"the graph contains {', '.join(random_ops)}; randomness must come in as an input")
     model.producer_name, model.doc_string = "ganery", ""
     for node in model.graph.node:
         # The exporter notes file names and stack traces of this machine.
@@ -84,6 +82,13 @@ def write_onnx(
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
         raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(model.SerializeToString(deterministic=True))
-    aside.replace(path)
+    content = model.SerializeToString(deterministic=True)
+    try:
+        check_graph(content)
+    except InvalidBundle as error:
+        raise ExportError(
+            f"no service would run it: {error}. Make the network of other layers; or, if the operator does nothing but "
+            "arithmetic, add it to those of service/graph_check.py"
+        ) from error
+    with written_aside(path) as aside:
+        aside.write_bytes(content)

@@ -4,12 +4,13 @@ A penalty knows nothing of its weight or how often it is applied; a recipe's `[[
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
-from training.config import Section, lookup
+from training.config import Section, key_of
 from training.schedules import Anneal
 
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]
@@ -49,7 +50,7 @@ PENALTIES: dict[str, Penalty] = {
 class PenaltyConfig(Section):
     """An entry of `[[penalties]]`."""
 
-    name: str
+    name: Annotated[str, key_of(PENALTIES, "penalty")]
     weight: Anneal
     """Gamma. R1 and R2 carry the factor 1/2 themselves."""
     every: int = Field(default=1, ge=1)
@@ -58,9 +59,3 @@ class PenaltyConfig(Section):
     Reference: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 2019,
     arXiv:1912.04958, appendix B.
     """
-
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        lookup(PENALTIES, name, "penalty")
-        return name

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 
@@ -16,6 +17,7 @@ from training.datasets import Data
 from training.effort import KEY as EFFORT
 from training.effort import Effort
 from training.evaluation.base import Report
+from training.files import written_aside
 from training.recipe import Recipe, read_recipe
 
 LOCK_FILE = ".lock"
@@ -62,6 +64,8 @@ class Run:
                 f"another process is training in {self.path}; wait for it or choose another --run"
             ) from error
         try:
+            for left in self.path.glob(f".{self.state_file.stem}.*{self.state_file.suffix}"):
+                left.unlink()  # by a process that was killed while it saved, and as large as a state
             yield
         finally:
             with suppress(OSError):  # somebody has removed it
@@ -85,9 +89,8 @@ class Run:
     def create(self, recipe: Recipe) -> None:
         """Lay out the directory; the recipe comes last, because it is what makes it a run."""
         self.previews.mkdir(parents=True, exist_ok=True)
-        aside = self.recipe_file.with_suffix(".writing")
-        aside.write_text(recipe.to_toml())
-        aside.replace(self.recipe_file)
+        with written_aside(self.recipe_file, durable=True) as aside:
+            aside.write_text(recipe.to_toml())
 
     def recipe(self) -> Recipe:
         """The resolved recipe that the run was started with.
@@ -122,15 +125,14 @@ class Run:
                 "Start the changed one elsewhere with --run, or delete the directory."
             )
 
-    def save_state(self, state: dict[str, Any]) -> None:
-        """Keep `state`, and beside it what it has taken since `load_state`.
+    def save_state(self, state: dict[str, Any], device: torch.device) -> None:
+        """Keep `state`, and beside it what it has taken since `load_state`, on `device`.
 
         Raises:
             RunError: if it cannot be written.
         """
-        effort = self.effort.state_dict(self.recipe().compute.torch_device)
         try:
-            checkpoint.save({**state, EFFORT: effort}, self.state_file)
+            checkpoint.save({**state, EFFORT: self.effort.state_dict(device)}, self.state_file)
         except OSError as error:
             raise RunError(
                 f"cannot save {self.state_file}: {error.strerror}; what was saved before is whole, so mend this, for "
@@ -170,9 +172,8 @@ class Run:
                         kept.append(line + "\n")
                 except json.JSONDecodeError:  # the process was killed in the middle of this line
                     break
-            aside = self.metrics_file.with_suffix(".writing")
-            aside.write_text("".join(kept))
-            aside.replace(self.metrics_file)
+            with written_aside(self.metrics_file) as aside:
+                aside.write_text("".join(kept))
         for sheet in self.sheets():
             if int(sheet.stem) > nimg:
                 sheet.unlink()

@@ -24,6 +24,10 @@ def test_opens_a_graph_and_says_where_it_runs():
     assert session.get_providers() == ["CPUExecutionProvider"]
 
 
+def test_no_sum_depends_on_how_many_cpus_there_are():
+    assert runtime.cpu_session_options().intra_op_num_threads == 1
+
+
 @pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "/etc/hostname"])
 def test_weights_outside_the_graph_are_not_read(tmp_path, monkeypatch, location):
     (tmp_path / "inner").mkdir()

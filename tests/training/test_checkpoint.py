@@ -127,8 +127,19 @@ def test_a_full_disk_is_named_and_leaves_the_last_state(run):
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, usual[1]))  # as near to a full disk as a test comes
     try:
         with pytest.raises(RunError, match=r"cannot save .*state\.pt: File too large; .* the same command goes on"):
-            run.save_state(state)
+            run.save_state(state, torch.device("cpu"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert run.state_file.read_bytes() == before
-    assert not run.state_file.with_suffix(".writing").exists()
+    assert not list(run.path.glob(".state.*"))
+
+
+def test_what_a_process_that_was_killed_left_behind_is_deleted(recipe, tmp_path):
+    run = Run(tmp_path / "run")
+    with run.locked():
+        run.create(recipe)
+        left = run.path / ".state.1.pt"
+        left.write_text("half")
+    with run.locked():
+        assert not left.exists()
+        assert run.recipe() == recipe

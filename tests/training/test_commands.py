@@ -11,7 +11,8 @@ import pytest
 
 from service.manifest import Manifest
 from training import judge as judge_module
-from training.__main__ import EXIT_FAILED, EXIT_STOPPED, RECIPES, main
+from training.__main__ import EXIT_FAILED, EXIT_STOPPED, RECIPES, REGISTRIES, main
+from training.datasets import DATASETS
 from training.recipe import parse_recipe
 from training.run import Run
 
@@ -149,7 +150,7 @@ def test_what_fails_can_be_said_when_training_is_over(recipe_file, tmp_path):
         ),
         (
             ["data", "fashoin"],
-            "unknown data set 'fashoin'; available: edges, emoji, emoji-domains, fashion-mnist, fluent, image-folder",
+            f"unknown data set 'fashoin'; available: {', '.join(sorted(DATASETS))}",
         ),
         (["data", "image-folder"], "has settings; name the recipe"),
     ],
@@ -233,7 +234,7 @@ def test_a_bundle_that_cannot_be_where_it_is_asked_for_is_refused_before_anythin
 def test_a_full_disk_is_said_to_be_one(recipe_file, tmp_path, caplog):
     run = Run(tmp_path / "run")
     run.path.mkdir()
-    run.recipe_file.with_suffix(".writing").symlink_to("/dev/full")
+    (run.path / f".recipe.{os.getpid()}.toml").symlink_to("/dev/full")
     assert main(["train", str(recipe_file), "--run", str(run.path)]) == EXIT_FAILED
     assert "the disk is full: make room" in caplog.text
 
@@ -250,6 +251,8 @@ def test_a_run_of_another_recipe_is_left_alone(recipe_file, tmp_path, caplog):
 
 def test_list_shows_every_choice(capsys):
     assert main(["list"]) == 0
-    shown = capsys.readouterr().out
-    assert "objective: hinge, non_saturating, relativistic" in shown
-    assert "recipe: edges-to-emoji, emoji-cycle, fashion, flat-to-3d" in shown
+    shown = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    choices = {**REGISTRIES, "recipe": [path.stem for path in RECIPES.glob("*.toml")]}
+    assert {kind: set(names.split(", ")) for kind, names in shown.items()} == {
+        kind: set(names) for kind, names in choices.items()
+    }

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from service.bundle import Bundle
 from service.errors import NonFiniteOutput
 from service.golden import check_golden
 from service.graph_check import check_graph
@@ -25,8 +27,10 @@ from service.manifest import (
     Training,
     file_sha256,
 )
+from service.runtime import CPU
 from training import export as export_module
 from training.__main__ import build
+from training.architectures import GENERATORS, TRANSLATORS
 from training.datasets import Pictures
 from training.export import Parity, check_parity, export
 from training.graph import Graph, Sampler, open_graph
@@ -98,8 +102,18 @@ def test_golden_samples_match_where_they_were_made(recipe, method, tmp_path):
         return sampler(np.array(seeds, np.uint64), np.array(labels))
 
     content = (tmp_path / "tiny" / GOLDEN_FILE).read_bytes()
-    report = check_golden(manifest, content, make, "CPUExecutionProvider")
+    report = check_golden(manifest, content, make, CPU)
     assert (report.result, report.same_hardware, report.checked, report.largest) == ("matches", True, 4, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_graph_computes_on_one_thread_however_many_cpus_there_are(recipe, method, tmp_path):
+    """As the service does; kernels on several would split their sums otherwise, and golden samples would differ."""
+    write(recipe, method, tmp_path / "tiny")
+    before = len(list(Path("/proc/self/task").iterdir()))
+    run = open_graph(tmp_path / "tiny" / GENERATOR_FILE)
+    assert len(list(Path("/proc/self/task").iterdir())) <= before
+    assert run({"z": np.zeros((1, 4), np.float32), "y": np.zeros(1, np.int64), "psi": np.ones(1, np.float32)}).any()
 
 
 def test_the_graph_truncates_and_names_nothing_of_this_machine(recipe, method, tmp_path):
@@ -209,6 +223,11 @@ class Noisy(nn.Module):
         return z + torch.randn_like(z)
 
 
+class Determinant(nn.Module):
+    def forward(self, z):
+        return torch.linalg.det(z)
+
+
 def test_a_picture_that_is_not_finite_says_so():
     images = torch.zeros(5, 1, 2, 2)
     images[1, 0, 0, 0], images[2, 0, 1, 1], images[3, 0, 0] = (
@@ -236,15 +255,30 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     assert not (tmp_path / "broken.onnx").exists()
 
 
-def test_the_service_may_run_what_training_exports(recipe, method, tmp_path):
-    write(recipe, method, tmp_path / "tiny")
+@pytest.mark.parametrize(
+    ("fixture", "name"),
+    [*(("tables", name) for name in GENERATORS), *(("paired_tables", name) for name in TRANSLATORS)],
+)
+def test_the_service_loads_what_training_exports_of_every_architecture(fixture, name, request, tmp_path):
+    tables = {**request.getfixturevalue(fixture), "generator": {"architecture": name}}
+    recipe = parse_recipe(tables, "the recipe")
+    write(recipe, build(recipe, recipe.data.load("train")), tmp_path / "tiny")
     check_graph((tmp_path / "tiny" / GENERATOR_FILE).read_bytes())
+    assert Bundle.load(tmp_path / "tiny").golden.result == "matches"
 
 
-def test_randomness_inside_the_graph_is_refused(tmp_path):
-    with pytest.raises(ExportError, match="RandomNormalLike"):
-        write_onnx(Noisy(), {"z": torch.zeros(2, 3)}, ["pixels"], tmp_path / "noisy.onnx")
-    assert not (tmp_path / "noisy.onnx").exists()
+@pytest.mark.parametrize(
+    ("module", "complaint"),
+    [
+        (Noisy(), "'RandomNormalLike': randomness inside the graph"),
+        (Determinant(), r"'Det': it is not among those .* add it to those of service/graph_check\.py"),
+    ],
+    ids=["noisy", "unknown operator"],
+)
+def test_what_no_service_would_run_is_refused(tmp_path, module, complaint):
+    with pytest.raises(ExportError, match=complaint):
+        write_onnx(module, {"z": torch.zeros(2, 3, 3)}, ["pixels"], tmp_path / "refused.onnx")
+    assert not (tmp_path / "refused.onnx").exists()
 
 
 def test_an_unconditional_generator_has_no_input_y(tables, tmp_path):

@@ -17,6 +17,7 @@ from training.evaluation.generation import (
     evaluate_without_classes,
 )
 from training.judge import Judge, as_pixels, judge_of, train_classifier
+from training.metrics import FEATURE_METRICS
 from training.recipe import Recipe
 
 
@@ -106,7 +107,8 @@ def test_without_classes_to_tell_apart_the_judge_of_likeness_is_asked_and_no_cla
     monkeypatch.setattr(generation_module, "judge_of", None)  # would learn nothing, and be right of anything
     splits = tuple(unlabelled(pictures, classes) for pictures in splits)
     report = Generation(judged=60).measure(of_data(recipe, splits, monkeypatch), [])
-    names = "fd", "kd", "precision", "recall", "density", "coverage"
+    some_features = np.random.default_rng(0).standard_normal((2, 20, 2), np.float32)
+    names = [name for compare in FEATURE_METRICS.values() for name in compare(*some_features)]
     assert list(report.metrics) == [f"{name}[judge@{judge.hash}]" for name in names]
     assert not report.files
     train, test = splits

@@ -67,6 +67,13 @@ def uninterrupted(recipe, tmp_path) -> Run:
     return run
 
 
+def test_a_recipe_that_is_lost_on_the_way_costs_no_work(recipe, tmp_path):
+    run = Run(tmp_path / "run")
+    data = recipe.data.load("train")
+    train(recipe, run, StopsAt(build(recipe, data), lambda _: run.recipe_file.unlink(), at=5))
+    assert checkpoint.load(run.state_file)["nimg"] == 240
+
+
 def test_a_run_leaves_everything_behind(uninterrupted):
     lines = [json.loads(line) for line in uninterrupted.metrics_file.read_text().splitlines()]
     assert [line["nimg"] for line in lines] == [40, 80, 120, 160, 200, 240]

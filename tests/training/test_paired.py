@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from training.__main__ import build
+from training.augment import JITTERS
 from training.config import RecipeError
 from training.methods import Progress
 from training.recipe import parse_recipe
@@ -86,7 +87,7 @@ def test_channels_that_are_not_the_same_cannot_be_swapped(paired_tables):
 
 
 def test_an_unknown_jitter_is_refused_with_the_choices(paired_tables):
-    with pytest.raises(RecipeError, match="unknown jitter 'spin'; available: channels, mirror, shift"):
+    with pytest.raises(RecipeError, match=f"unknown jitter 'spin'; available: {', '.join(sorted(JITTERS))}"):
         parse_recipe({**paired_tables, "jitter": ["spin"]}, "the recipe")
 
 

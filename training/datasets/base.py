@@ -17,6 +17,10 @@ from training.config import Component
 
 Split = Literal["train", "test"]
 
+Direction = Literal["ab", "ba"]
+DIRECTIONS: tuple[Direction, ...] = ("ab", "ba")
+"""Ways between the two sets of `Domains`."""
+
 BACKGROUND = (255, 255, 255)
 """Red, green and blue that every data set shows where a picture is transparent, and every exported manifest names."""
 
@@ -93,6 +97,7 @@ class Pictures(Data):
 
     @cached_property
     def fingerprint(self) -> str:
+        # Not by `_fingerprint`, which begins otherwise: saved states and judges know their data by this value.
         digest = hashlib.sha256(repr((tuple(self.pixels.shape), self.classes)).encode())
         digest.update(self.pixels.numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
@@ -157,6 +162,12 @@ class Domains(Data):
     def size(self) -> int:
         return len(self.a) + len(self.b)
 
+    def sides(self, direction: str) -> tuple[Tensor, Tensor, tuple[str, ...], tuple[str, ...]]:
+        """(sources, targets) of one of `DIRECTIONS`, and the keys of both."""
+        if direction == "ba":
+            return self.b, self.a, self.b_keys, self.a_keys
+        return self.a, self.b, self.a_keys, self.b_keys
+
     def __str__(self) -> str:
         pairs = len(set(self.a_keys) & set(self.b_keys))
         return f"two domains of {len(self.a)} and {len(self.b)} items, {pairs or 'no'} pairs among them"
@@ -170,6 +181,14 @@ class Domains(Data):
         if len(self.a) >= len(self.b):
             return as_floats(self.a[indices]), as_floats(self.b[torch.randint(len(self.b), (len(indices),))])
         return as_floats(self.a[torch.randint(len(self.a), (len(indices),))]), as_floats(self.b[indices])
+
+
+def partners(keys: Sequence[str], other_keys: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Where the keys stand that are in both, int64 [M] in each, in the order of the first."""
+    place = {key: index for index, key in enumerate(other_keys)}
+    both = [(index, place[key]) for index, key in enumerate(keys) if key in place]
+    here, there = torch.tensor(both, dtype=torch.int64).reshape(-1, 2).T
+    return here, there
 
 
 class AbstractDataset(Component, ABC):

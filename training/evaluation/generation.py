@@ -20,7 +20,7 @@ from training.evaluation.base import AbstractEvaluation, EvaluationError, Report
 from training.evaluation.perceptual import PerceptualJudge, perceptual_judge
 from training.graph import Sampler
 from training.judge import JUDGE_FILE, Judge, as_pixels, judge_of, train_classifier
-from training.metrics import FEATURE_METRICS, LEAST, LOWER_IS_BETTER, Features
+from training.metrics import FEATURE_METRICS, LEAST, Features
 
 Sample = Callable[[NDArray[np.uint64], NDArray[np.int64]], NDArray[np.uint8]]
 """(seeds [N], labels [N]) -> pixels [N, H, W, C]."""
@@ -176,13 +176,13 @@ def _feature_metrics(
         ceilings = compare(real, noise)
         halves = compare(real[half], real[other_half])
         splits = compare(real, shown)
-        for name, value in compare(real, fake).items():
+        for name, score in compare(real, fake).items():
             metrics[name] = Metric(
-                value=value,
-                better="lower" if name in LOWER_IS_BETTER else "higher",
+                value=score.value,
+                better=score.better,
                 n=len(fake),
-                floor={"train_against_test": splits[name], "half_against_half": halves[name]},
-                ceiling=ceilings[name],
+                floor={"train_against_test": splits[name].value, "half_against_half": halves[name].value},
+                ceiling=ceilings[name].value,
                 judge=judge_hash,
             )
     return metrics

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from service.manifest import file_sha256
+from service.runtime import CPU
 from training.datasets.base import DatasetError, cache_directory
 from training.onnx_file import write_onnx
 
@@ -68,7 +69,7 @@ class PerceptualJudge:
     def __init__(self, path: Path) -> None:
         content = path.read_bytes()
         self.hash = hashlib.sha256(content).hexdigest()[:12]
-        self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(content, providers=[CPU])
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[N, d] of pixels [N, H, W, C]; grey is judged as a colour picture of greys."""

@@ -16,6 +16,7 @@ from service.manifest import Latent, Metric
 from service.pixels import Pixels
 from training import samples
 from training.datasets import Data, Domains, Pairs
+from training.datasets.base import DIRECTIONS, partners
 from training.distances import LEAST_SIDE
 from training.evaluation.base import AbstractEvaluation, EvaluationError, Report, Subject
 from training.evaluation.perceptual import PerceptualJudge, perceptual_judge
@@ -25,8 +26,6 @@ STRIP_FILE = "strip.png"
 STRIP_ROWS = 8
 STRIPS_ACROSS = 3
 IDENTITY = "identity"
-BACKWARDS = "ba"
-"""The direction whose sources are the set `b` of `Domains`."""
 BATCH = 32
 SECOND_SEED = 1 << 32
 """Where the seeds begin of the outputs whose difference from the first ones is measured."""
@@ -102,7 +101,9 @@ class Translation(AbstractEvaluation):
             returned = translate(subject.back, None, outputs)
             metrics["cycle_l1"] = Metric(value=mean_l1(returned, data.sources), better="lower", n=n)
         columns = [data.sources, outputs, data.targets, data.training_targets[nearest[:n]]]
-        return Report(metrics, pictures={STRIP_FILE: samples.sheet(strips(columns))})
+        chosen = np.unique(np.linspace(0, n - 1, STRIP_ROWS * STRIPS_ACROSS).round().astype(int))
+        strips = samples.strips([column[chosen] for column in columns], STRIP_ROWS)
+        return Report(metrics, pictures={STRIP_FILE: samples.sheet(strips)})
 
 
 def expect_same_data(subjects: Sequence[Subject]) -> None:
@@ -126,7 +127,7 @@ def expect_way_back(subject: Subject, back: Subject) -> None:
         EvaluationError: unless `back` translates what the subject makes into what it was made of.
     """
     ours, theirs = (s.recipe.resolved()["data"] for s in (subject, back))
-    if ours != theirs or {subject.direction, back.direction} != {"ab", BACKWARDS}:
+    if ours != theirs or {subject.direction, back.direction} != set(DIRECTIONS):
         raise EvaluationError(
             f"{back.name} is no way back for {subject.name}: that is a generator of the same two sets, in the other "
             "direction"
@@ -162,18 +163,14 @@ def _sides(data: Data, subject: Subject) -> tuple[Tensor, Tensor, tuple[str, ...
     if isinstance(data, Pairs):
         return data.sources, data.targets, data.keys, data.keys
     if isinstance(data, Domains):
-        a, b = (data.a, data.a_keys), (data.b, data.b_keys)
-        (sources, source_keys), (targets, target_keys) = (b, a) if subject.direction == BACKWARDS else (a, b)
-        return sources, targets, source_keys, target_keys
+        return data.sides(subject.direction or "ab")
     raise EvaluationError(f"{subject.name} learns from {data}, which hold no truth to compare a translation with")
 
 
 def _partners(data: Data, subject: Subject) -> tuple[Tensor, Tensor]:
     """The items of both sides that have the same keys, in the same order."""
     sources, targets, source_keys, target_keys = _sides(data, subject)
-    place = {key: index for index, key in enumerate(target_keys)}
-    both = [(index, place[key]) for index, key in enumerate(source_keys) if key in place]
-    here, there = torch.tensor(both, dtype=torch.int64).reshape(-1, 2).T
+    here, there = partners(source_keys, target_keys)
     return sources[here], targets[there]
 
 
@@ -197,7 +194,7 @@ def score(subject: Subject, data: HeldOut, judge: PerceptualJudge) -> Likeness:
 
 def likeness(outputs: Pixels, targets: Pixels, judge: PerceptualJudge) -> Likeness:
     """Of outputs [N, H, W, C] and targets [N, H, W, C']; grey becomes a picture of greys where the other is colour."""
-    outputs, targets = same_channels([outputs, targets])
+    outputs, targets = samples.same_channels([outputs, targets])
     return Likeness(
         float(judge.distances(outputs, targets).mean()), mean_ssim(outputs, targets), mean_l1(outputs, targets)
     )
@@ -220,24 +217,8 @@ def mean_ssim(pixels: Pixels, others: Pixels) -> float:
 
 def mean_l1(pixels: Pixels, others: Pixels) -> float:
     """Mean absolute difference, as a share of the range from black to white."""
-    pixels, others = same_channels([pixels, others])
+    pixels, others = samples.same_channels([pixels, others])
     return float(np.abs(pixels.astype(np.int16) - others).mean() / 255)
-
-
-def same_channels(columns: Sequence[Pixels]) -> list[Pixels]:
-    """Grey pictures become colour pictures of greys if any of the columns is in colour."""
-    channels = max(column.shape[-1] for column in columns)
-    return [c if c.shape[-1] == channels else np.repeat(c, channels, -1) for c in columns]
-
-
-def strips(columns: Sequence[Pixels]) -> Pixels:
-    """Pictures [rows, columns, H, W, C]: row i of every column side by side, evenly chosen, several in each row."""
-    together = np.stack(same_channels(columns), 1)
-    chosen = np.unique(np.linspace(0, len(together) - 1, STRIP_ROWS * STRIPS_ACROSS).round().astype(int))
-    across = max(1, len(chosen) // STRIP_ROWS)
-    rows = len(chosen) // across
-    shown = together[chosen[: rows * across]]
-    return shown.reshape(rows, across * len(columns), *shown.shape[2:])
 
 
 def _unit(pixels: Pixels) -> Tensor:

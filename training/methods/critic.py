@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from training.architectures import (
@@ -14,7 +14,7 @@ from training.architectures import (
 )
 from training.augment import JITTERS, Augment
 from training.compute import Compute
-from training.config import Section, choice, lookup
+from training.config import Section, choice, key_of
 from training.ema import EMAConfig
 from training.objectives import OBJECTIVES, AbstractObjective
 from training.optimizers import AdamConfig
@@ -42,15 +42,8 @@ class TranslationConfig(TwoPlayerConfig):
     ]
     adversarial_weight: float = Field(default=1.0, ge=0)
     """Of the objective in the generator's loss."""
-    jitter: tuple[str, ...] = ()
+    jitter: tuple[Annotated[str, key_of(JITTERS, "jitter")], ...] = ()
     """How items are changed at random before anything sees them, a source and its target alike."""
-
-    @field_validator("jitter")
-    @classmethod
-    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            lookup(JITTERS, name, "jitter")
-        return names
 
 
 class Critic:

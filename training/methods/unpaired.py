@@ -1,7 +1,7 @@
 """a -> b and b -> a from two sets without partners; what ties an output to its input is a choice."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from training.augment import jitter
 from training.compute import Compute
 from training.config import RecipeError, Section, choice
 from training.datasets import Data, Domains
-from training.datasets.base import as_floats
+from training.datasets.base import DIRECTIONS, Direction, as_floats, partners
 from training.ema import EMA
 from training.graph import Graph
 from training.health import OVERPOWERED, Symptom
@@ -27,9 +27,6 @@ from training.ties import TIES, AbstractTie, Bridge
 PREVIEW_ROWS = 8
 PREVIEW_ITEMS = 16
 EXAMPLES = 64
-
-Direction = Literal["ab", "ba"]
-DIRECTIONS: tuple[Direction, ...] = ("ab", "ba")
 
 SYMPTOMS: dict[str, Symptom] = {
     "discriminator overpowers generator": OVERPOWERED,
@@ -69,18 +66,17 @@ class Unpaired(AbstractMethod):
         self.config = config
         self.compute = compute
         self.medium = medium_of(data.a)
-        a, b = tuple(data.a.shape[1:]), tuple(data.b.shape[1:])
-        sets = [as_floats(some(items, ADAPTED_TO)) for items in (data.a, data.b)]
         self.generators: dict[Direction, Translator] = {}
         self.averages: dict[Direction, EMA[Translator]] = {}
         self.critics: dict[Direction, Critic] = {}
         self.pools: dict[Direction, Pool] = {}
         self.networks: dict[str, nn.Module] = {}
         self.optimizers = {}
-        shapes: dict[Direction, tuple[tuple[int, ...], tuple[int, ...]]] = {"ab": (a, b), "ba": (b, a)}
-        for way, (source, target) in shapes.items():
+        for way in DIRECTIONS:
+            sources, targets, _, _ = data.sides(way)
+            source, target = tuple(sources.shape[1:]), tuple(targets.shape[1:])
             generator = config.generator.build(source, target)
-            generator.adapt(*(sets if way == "ab" else reversed(sets)))
+            generator.adapt(*(as_floats(some(items, ADAPTED_TO)) for items in (sources, targets)))
             generator = compute.place(generator)
             if generator.z_dim:
                 raise RecipeError(
@@ -97,10 +93,7 @@ class Unpaired(AbstractMethod):
             self.optimizers[f"generator_{way}"] = config.generator_optimizer.build(generator)
             self.optimizers[f"discriminator_{way}"] = config.discriminator_optimizer.build(discriminator)
         shown = held_out()
-        self.examples: dict[Direction, Examples] = {
-            "ab": _examples(shown.a, shown.a_keys, shown.b, shown.b_keys),
-            "ba": _examples(shown.b, shown.b_keys, shown.a, shown.a_keys),
-        }
+        self.examples: dict[Direction, Examples] = {way: _examples(*shown.sides(way)) for way in DIRECTIONS}
 
     def step(self, draw: Draw, progress: Progress) -> dict[str, Tensor]:
         (a,), (b,) = (jitter(self.config.jitter, items) for items in draw())
@@ -189,10 +182,9 @@ class Unpaired(AbstractMethod):
             pool.items = state["pools"][way].to(self.compute.torch_device)
 
 
-def _examples(sources: Tensor, keys: tuple[str, ...], others: Tensor, other_keys: tuple[str, ...]) -> Examples:
+def _examples(sources: Tensor, others: Tensor, keys: tuple[str, ...], other_keys: tuple[str, ...]) -> Examples:
     """Some sources with the items of the other domain that have the same keys; without them if no key is shared."""
-    partner = {key: index for index, key in enumerate(other_keys)}
-    partnered = [index for index, key in enumerate(keys) if key in partner]
-    chosen = some(torch.tensor(partnered or range(len(keys))), EXAMPLES)
-    targets = as_floats(others[[partner[keys[index]] for index in chosen]]) if partnered else None
-    return Examples(as_floats(sources[chosen]), targets)
+    here, there = partners(keys, other_keys)
+    if not len(here):
+        return Examples(as_floats(some(sources, EXAMPLES)), None)
+    return Examples(as_floats(sources[some(here, EXAMPLES)]), as_floats(others[some(there, EXAMPLES)]))
