@@ -35,7 +35,8 @@ class ProblemMiddleware:
             problem = _as_ganery_error(error, scope)
             if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 logger.exception("request %s failed", request_id, extra={"request_id": request_id})
-            scope["state"]["problem"] = problem
+            # Not the exception: its traceback would hold the scope, and the scope it, until the collector came.
+            scope["state"]["problem"] = problem.kind, int(problem.status)
             if scope["state"]["begun"]:
                 raise  # the server cuts the connection: a picture that stops half way must not look whole
             await problem_response(problem, request_id)(scope, receive, send)

@@ -168,6 +168,7 @@ class Supervisor(Multiprocess):
         """
         if self.should_exit.is_set():
             return
+        self._bury_orphans()
         for retiring, until in list(self._retiring.items()):
             if not retiring.process.is_alive() or monotonic() > until:
                 self._end(retiring)
@@ -226,6 +227,15 @@ class Supervisor(Multiprocess):
         for retiring, until in list(self._retiring.items()):
             retiring.process.join(max(0.0, until - monotonic()))
             self._end(retiring)
+
+    def _bury_orphans(self) -> None:
+        """In a container the supervisor is process 1, and so becomes the parent of what a killed worker leaves."""
+        if sys.platform != "linux":
+            return
+        ours = {worker.pid for worker in (*self.processes, *self._retiring)}
+        with suppress(ChildProcessError):  # none at all
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in ours:
+                os.waitpid(ended.si_pid, 0)
 
     def _end(self, retiring: Process) -> None:
         retiring.kill()

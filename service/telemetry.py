@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.batcher import Observer, Reason
 from service.catalog import Catalog
-from service.errors import GaneryError
 from service.headers import header_of
 from service.jobs import Priority
 from service.settings import AccessLog
@@ -208,9 +207,9 @@ class TelemetryMiddleware:
         finally:
             self._in_progress -= 1
             seconds = perf_counter() - start
-            problem: GaneryError | None = state.get("problem")
+            problem: tuple[str, int] | None = state.get("problem")
             if not ended:  # it was cut, whatever had been said when it began
-                status = CLIENT_GONE if problem is None else int(problem.status)
+                status = CLIENT_GONE if problem is None else problem[1]
             route = getattr(scope.get("route"), "path", "unmatched")
             model = state.get("model", "")
             key = route, status, model
@@ -218,7 +217,7 @@ class TelemetryMiddleware:
             requests.inc()
             timer.observe(seconds)
             if problem is not None:
-                self.metrics.problems.labels(problem.kind, model).inc()
+                self.metrics.problems.labels(problem[0], model).inc()
             if (self._log_all or status >= HTTPStatus.BAD_REQUEST) and route not in ROUTINE:
                 # Quoted: a decoded path may hold line breaks, and with them forged log lines.
                 method, path, milliseconds = scope["method"], quote(scope["path"][:MAX_PATH]), round(seconds * 1000, 1)

@@ -35,6 +35,7 @@ RIVALS: dict[str, Rival] = {
         wire="tensor",
         own_pins=True,
     ),
+    "uvicorn_batching": Rival("uvicorn, batching, nothing else", "uvicorn"),
     "fastapi": Rival("FastAPI, one run per request", "fastapi"),
     "litserve": Rival("LitServe, batching", "litserve"),
     "bentoml_batching": Rival("BentoML, adaptive batching", "bentoml"),

@@ -363,6 +363,31 @@ def replaced(server: Server, worker: int) -> None:
     pytest.fail(f"still {server.workers()}")
 
 
+PROCESS_1 = (  # all but its number: what others leave behind becomes its child
+    "import ctypes, os, sys; PR_SET_CHILD_SUBREAPER = 36; ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+
+
+def states(server: Server) -> list[str]:
+    """Of the supervisor's children: Z is one that has ended, and that nobody has asked for its status."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    return [Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] for child in children]
+
+
+def test_no_zombies_are_left_of_a_worker_that_was_killed(tmp_path, slow_models):
+    with serving(tmp_path, slow_models, command=[SERVE[0], "-c", PROCESS_1, *SERVE[1:]]) as server:
+        server.wait_for('"ready"')
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGKILL)
+        replaced(server, worker)
+        server.wait_for('"ready"')
+        deadline = time.monotonic() + PATIENCE
+        while "Z" in states(server) or len(states(server)) > 2:  # a worker, and multiprocessing's own
+            assert time.monotonic() < deadline, states(server)
+            time.sleep(0.05)
+
+
 def digest(server: Server) -> list[bytes]:
     return [server.client.post("/generate", json={"seed": seed}).raise_for_status().content for seed in range(3)]
 
