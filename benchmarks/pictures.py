@@ -47,7 +47,6 @@ class Pictures:
         if threads > 1:  # which have the machine to themselves, and are faster if they spin
             options.intra_op_num_threads = threads
             options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-            options.log_severity_level = 3  # it would warn that this has been set before
         self._session = onnxruntime.InferenceSession((bundle / GENERATOR_FILE).read_bytes(), options, providers=[CPU])
 
     @classmethod
