@@ -97,9 +97,15 @@ def test_the_recipe_for_pictures_of_your_own_trains(pictures, tmp_path, monkeypa
     assert Run(tmp_path / "runs" / "pictures").state_file.exists()
 
 
+HEARS_SIGINT = (  # also where these tests run in the background of a shell, which has it ignored
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+
+
 def test_ctrl_c_ends_it_while_it_imports(tmp_path):
     (tmp_path / "torch.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)")
-    command = [sys.executable, "-m", "training", "list"]
+    command = [sys.executable, "-c", HEARS_SIGINT, "-m", "training", "list"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (EXIT_STOPPED, "")
