@@ -74,6 +74,9 @@ class Lifecycle:
         # What has been loaded stays. Left to the collector, it is walked again and again while requests wait.
         gc.freeze()
         gc.enable()
+        # Each long answer may keep one waiting; whoever wants a page must not wait behind them.
+        threads = anyio.to_thread.current_default_thread_limiter()
+        threads.total_tokens += self.settings.max_streams * len(self._catalog.bundles)
         self.metrics.describe(self._catalog)
         self.loaded.set()
         logger.info("%d bundles served, %d refused", len(self._catalog.bundles), len(self._catalog.refused))

@@ -7,7 +7,7 @@ import threading
 import weakref
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 import httpx2
@@ -19,6 +19,7 @@ from service.archives import ARCHIVES
 from service.batcher import QueueLimits
 from service.cpus import available_cpus
 from service.deadline import Clock
+from service.generator import MAX_BATCH
 from service.pieces import Pieces
 from service.streaming import LONGEST_CHUNK, PiecesResponse, joined
 from service.work import keep
@@ -134,6 +135,16 @@ def test_one_stream_too_many_is_told_before_it_begins(gate, listen, name):
             assert second.headers["content-type"] == "application/problem+json"
         assert server.client.post("/generate", json={}).status_code == 200  # which needs no place
         assert first_chunk + next(chunks)  # and the first goes on
+
+
+def test_long_answers_that_wait_leave_threads_for_others(gate, listen, eventually):
+    with listen(max_streams=50) as server, ExitStack() as clients:
+        for _ in range(50):
+            clients.enter_context(server.ask("/sample", MANY))
+        first_pieces = (2 * RUNNERS + 1) * MAX_BATCH
+        eventually(lambda: server.waiting > 45 * first_pieces)  # of nearly all; some are with the runners
+        assert server.client.get("/docs", timeout=10).status_code == 200
+        gate.opened.set()
 
 
 @pytest.mark.parametrize("name", STREAMED)
