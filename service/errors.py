@@ -212,7 +212,7 @@ class NonFiniteOutput(ModelFailure):
 
 
 class NotReady(GaneryError):
-    """Still loading, already draining, or the bundle that was asked for has been refused."""
+    """Still loading, already draining, or the bundle that was asked for has been refused, or rests."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     headers: Mapping[str, str] = {"Retry-After": "1"}

@@ -7,38 +7,30 @@ that breaks out of ONNX Runtime: answers are unpickled, and only the user of the
 """
 
 import logging
-import os
-import pickle
-import socket
-import struct
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
-from multiprocessing.connection import Pipe
 from pathlib import Path
 from queue import Empty, PriorityQueue
 from threading import BoundedSemaphore, Lock, Thread, Timer
 from time import sleep
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from service.breaker import Breaker
+from service.compute_process import Compute, Open, OpenAgain
 from service.cpus import available_cpus
-from service.errors import GaneryError, InvalidBundle, ModelFailure, Stopping
+from service.engine import Opened, read_graph
+from service.errors import GaneryError, InvalidBundle, ModelFailure, NotReady, Stopping
 from service.files import MAX_BUNDLE_BYTES
+from service.manifest import Manifest
+from service.process import NeverBegun, Process, ProcessEnded, ProcessTooSlow, taken_early
+from service.runtime import Provider
 from service.turns import Turns
-
-if TYPE_CHECKING:  # this module is imported first of all, to start the processes early
-    from service.compute_process import OpenAgain
-    from service.engine import Opened
-    from service.manifest import Manifest
-    from service.runtime import Provider
-    from service.work import Computed, Work
+from service.work import Computed, Result, Work, join
 
 RETRY_SECONDS = 10
-COMMAND = (sys.executable, "-P", "-m", "service.compute_process")
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +41,14 @@ class _Idle:
     """
 
     def __init__(self) -> None:
-        self._queue: PriorityQueue[tuple[int, int, _Process | None]] = PriorityQueue()
+        self._queue: PriorityQueue[tuple[int, int, Process | None]] = PriorityQueue()
         self._count = count()
 
-    def put(self, process: "_Process | None", *, busy: bool = False) -> None:
+    def put(self, process: Process | None, *, busy: bool = False) -> None:
         order = next(self._count)
         self._queue.put((2 if process is None else int(busy), order if busy else -order, process))
 
-    def get(self, *, block: bool = True) -> "_Process | None":
+    def get(self, *, block: bool = True) -> Process | None:
         """
         Raises:
             queue.Empty: if there is none, and it is not to be waited for.
@@ -64,123 +56,7 @@ class _Idle:
         return self._queue.get(block)[-1]
 
 
-class ProcessEnded(Exception):
-    """A process has ended instead of answering."""
-
-
-class NeverBegun(ProcessEnded):
-    """It had ended before it came to the request."""
-
-
-class ProcessTooSlow(ProcessEnded):
-    """It has been ended, because the time for the answer was over."""
-
-
-class _Process:
-    """One process, and the connection to it."""
-
-    def __init__(self) -> None:
-        self.connection, theirs = Pipe()
-        paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        with theirs:
-            self._popen = subprocess.Popen(
-                (*COMMAND, str(theirs.fileno())),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # whatever libraries print belongs nowhere
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            )
-        self.opened: set[str] = set()
-        self._answers = Lock()
-        self._ended = False
-
-    @property
-    def pid(self) -> int:
-        return self._popen.pid
-
-    @property
-    def ending(self) -> str:
-        """How it has ended, once it has been killed: the kernel's doing, a crash, or an import that failed."""
-        status = self._popen.wait()
-        return f"by signal {-status}" if status < 0 else f"with status {status}"
-
-    def limit_sending(self, seconds: float) -> None:
-        """Give it so long to read some of what it is sent; it may hang, and hold what does not fit into its socket."""
-        with socket.socket(fileno=os.dup(self.connection.fileno())) as ours:
-            microseconds = max(1, round(seconds * 10**6))  # 0 is without limit
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", *divmod(microseconds, 10**6)))
-
-    def ask(
-        self,
-        request: "Callable[[Any, Any], Any]",
-        seconds: float | None = None,
-        announced: Callable[[], object] = lambda: None,
-    ) -> Any:
-        """The answer to a request, or the exception that it has raised there.
-
-        Args:
-            request: to be sent by one thread at a time, until the answer has come or been announced.
-            seconds: in which it must say something; None is without limit.
-            announced: is called if the process says that the answer comes soon; another thread may ask then.
-
-        Raises:
-            ProcessEnded: if it ends instead.
-            NeverBegun: if it has ended before.
-            ProcessTooSlow: if it says nothing in time; then it has been ended.
-        """
-        content = pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
-        try:
-            self.connection.send_bytes(content)
-        except Exception as error:
-            self.kill()
-            raise NeverBegun(self.ending) from error
-        with self._answers:  # they come in order, and at most one other thread waits for an earlier one
-            if self._ended:
-                raise NeverBegun(self.ending)
-            answer = self._answer(seconds, announced)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def _answer(self, seconds: float | None, announced: Callable[[], object]) -> Any:
-        content = b""
-        try:
-            while in_time := seconds is None or self.connection.poll(seconds):
-                if content := self.connection.recv_bytes():
-                    break
-                announced()
-        except Exception as error:  # whatever it is: half an answer would be taken for the beginning of the next
-            self.kill()
-            raise ProcessEnded(self.ending) from error
-        if not in_time:
-            self.kill()
-            raise ProcessTooSlow(self.ending)
-        return pickle.loads(content)
-
-    def kill(self) -> None:
-        """End it; threads that wait for its answers notice."""
-        self._ended = True
-        self._popen.kill()
-        self._popen.wait()
-
-
-_started_early: list[_Process] = []
-
-
-def start_early() -> None:
-    """Start the first process of the next `Processes` now: its imports take as long as those of whoever calls.
-
-    Those of `Settings` too, so the one that says whether there are to be processes is read without them.
-    """
-    with suppress(ValueError):
-        if int(os.environ.get("SERVICE_PROCESSES") or 1) == 0:
-            return
-    with suppress(OSError):  # whoever needs it says so
-        _started_early.append(_Process())
-
-
-def how_many(count: int | None, provider: "Provider") -> int:
+def how_many(count: int | None, provider: Provider) -> int:
     """One process for each CPU if CPUs are what computes. The work of a GPU is one stream."""
     if count is not None:
         return count
@@ -205,7 +81,7 @@ class Processes:
     def __init__(
         self,
         count: int,
-        provider: "Provider",
+        provider: Provider,
         *,
         trial_seconds: float,
         trial_bytes: int,
@@ -222,11 +98,12 @@ class Processes:
         self._max_memory = trial_bytes if limited else None
         self._on_end = on_end
         self._opened: dict[str, OpenAgain] = {}
+        self._breakers: dict[str, Breaker] = {}
         self._idle = _Idle()
-        early = [_started_early.pop()] if _started_early else []
+        early = taken_early()
         for process in (*[None] * (count - len(early)), *early):
             self._idle.put(process)
-        self._running: set[_Process] = set()
+        self._running: set[Process] = set()
         for process in early:
             self._enlist(process)
         # One CPU is left to the server, which has imports enough to do meanwhile, and reads the next bundles.
@@ -234,11 +111,8 @@ class Processes:
         self._starting = Lock()
         self._closed = False
 
-    def open(self, directory: Path, manifest: "Manifest") -> "Opened":
+    def open(self, directory: Path, manifest: Manifest) -> Opened:
         """See `Engine.open`. A graph that goes beyond its limits is refused as an invalid bundle."""
-        from service.compute_process import Open, OpenAgain  # noqa: PLC0415
-        from service.engine import read_graph  # noqa: PLC0415
-
         request = Open(directory.absolute(), manifest, self._provider, self._max_bundle_bytes, self._max_memory)
         for another in (False, True):  # what ended a process may be another bundle's doing, or the machine's
             try:
@@ -257,19 +131,28 @@ class Processes:
         # Kept: a process that dies is replaced whatever has become of the files. With a manifest of its own: what
         # others cache in theirs would come in between while it is pickled.
         model = read_graph(directory, manifest, self._max_bundle_bytes)
+        self._breakers[manifest.name] = Breaker(manifest.name)
         self._opened[manifest.name] = OpenAgain(model, manifest.model_copy(), self._provider, opened.measured)
         return opened
 
-    def compute(self, name: str, works: "Sequence[Work[Any]]", ran: Callable[[], object] = lambda: None) -> "Computed":
+    def compute(self, name: str, works: Sequence[Work[Any]], ran: Callable[[], object] = lambda: None) -> Computed:
         """See `Engine.compute`. If a process ends, and another one too, each work is tried alone."""
-        from service.work import Computed, Result, join  # noqa: PLC0415
-
+        breaker = self._breakers[name]
         for _ in range(2):
-            with suppress(ProcessEnded):
+            try:
+                breaker.check()
+            except NotReady as error:
+                return Computed([Result(error=error) for _ in works])
+            try:
                 try:
-                    return self._compute(name, works, ran)
+                    computed = self._compute(name, works, ran)
                 except NeverBegun:  # what ended it was not these works
-                    return self._compute(name, works, ran)
+                    computed = self._compute(name, works, ran)
+            except ProcessEnded:
+                breaker.ended()
+            else:
+                breaker.answered()
+                return computed
         if len(works) > 1:
             return join([self.compute(name, [work]) for work in works])
         failure = ModelFailure("the process that computed it has ended, twice; perhaps there is too little memory")
@@ -297,9 +180,7 @@ class Processes:
         for process in running:
             process.kill()
 
-    def _compute(self, name: str, works: "Sequence[Work[Any]]", ran: Callable[[], object]) -> "Computed":
-        from service.compute_process import Compute  # noqa: PLC0415
-
+    def _compute(self, name: str, works: Sequence[Work[Any]], ran: Callable[[], object]) -> Computed:
         with self._process() as (process, release):
 
             def announced() -> None:
@@ -310,12 +191,12 @@ class Processes:
             computed: Computed = process.ask(Compute(name, works), self._stall_seconds, announced)
         return computed
 
-    def _open_in(self, process: _Process, name: str) -> None:
+    def _open_in(self, process: Process, name: str) -> None:
         if name not in process.opened:
             process.ask(self._opened[name], self._seconds)
             process.opened.add(name)
 
-    def _prepare(self, process: _Process | None) -> None:
+    def _prepare(self, process: Process | None) -> None:
         """Start one that is not, open all in it, and add it to the idle ones."""
         try:
             process = process or self._start()
@@ -343,7 +224,7 @@ class Processes:
             self._idle.put(None)
 
     @contextmanager
-    def _process(self) -> Iterator[tuple[_Process, Callable[[], None]]]:
+    def _process(self) -> Iterator[tuple[Process, Callable[[], None]]]:
         """One that is idle, or the first that will be; started if it is not there. See `_using`."""
         while (process := self._idle.get()) is None:
             try:
@@ -358,9 +239,9 @@ class Processes:
             yield process, release
 
     @contextmanager
-    def _using(self, process: _Process) -> Iterator[Callable[[], None]]:
+    def _using(self, process: Process) -> Iterator[Callable[[], None]]:
         """Give it back to the idle ones in the end, or sooner by calling what is yielded; or its place if it ended."""
-        place: list[_Process | None] = [process]
+        place: list[Process | None] = [process]
 
         def release(*, busy: bool = False) -> None:
             while place:
@@ -376,7 +257,7 @@ class Processes:
         finally:
             release()
 
-    def _report_end(self, process: _Process) -> None:
+    def _report_end(self, process: Process) -> None:
         """Say that it has ended, once: two batches may have been sent to it."""
         with suppress(KeyError):
             self._running.remove(process)
@@ -386,12 +267,12 @@ class Processes:
                 )
                 self._on_end()
 
-    def _start(self) -> _Process:
+    def _start(self) -> Process:
         with self._starting:
             if self._closed:
                 raise Stopping("this replica is stopping; send the request again, to another one")
             try:
-                process = _Process()
+                process = Process()
             except OSError as error:
                 raise ModelFailure(
                     f"no process can be started to compute in: {error.strerror}; SERVICE_PROCESSES=0 needs none"
@@ -399,7 +280,7 @@ class Processes:
             self._enlist(process)
             return process
 
-    def _enlist(self, process: _Process) -> None:
+    def _enlist(self, process: Process) -> None:
         self._running.add(process)
         if self._stall_seconds is not None:
             process.limit_sending(self._stall_seconds)

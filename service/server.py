@@ -318,7 +318,7 @@ def worker(*, when_loaded: bool = False) -> Any:
     gc.disable()  # until the bundles are loaded: imports leave no garbage, and a tenth of their time goes to the search
     try:
         # Imports are most of a start, BentoML's above all: processes and bundles get ready beside them.
-        from service.processes import start_early  # noqa: PLC0415
+        from service.process import start_early  # noqa: PLC0415
 
         start_early()
         settings = _settings()

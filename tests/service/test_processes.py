@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.bundle import Bundle
-from service.errors import InvalidBundle, ModelFailure
+from service.errors import InvalidBundle, ModelFailure, NotReady
 from service.manifest import GENERATOR_FILE
 from service.processes import Processes, how_many
 from service.runtime import CPU
@@ -260,6 +260,38 @@ def test_work_that_ends_every_process_fails_alone(running):
     assert len(ended) == 4  # twice with the others, twice alone
 
 
+def test_a_bundle_that_only_ends_processes_is_left_alone_and_the_others_are_served(
+    digits, plain, make_engine, monkeypatch
+):
+    ended = []
+    engine = make_engine(1, on_end=lambda: ended.append(1))
+    digits_bundle, plain_bundle = Bundle.load(digits, engine=engine), Bundle.load(plain, engine=engine)
+    monkeypatch.setattr("service.breaker.MOST_ENDS", 3)
+    monkeypatch.setattr("service.breaker.REST_SECONDS", 60)
+    (good,) = of_seeds(digits_bundle, 1)
+    bad, rests = replace(good, finish=end_the_process), pytest.raises(NotReady, match="'digits' rests for 60 s")
+
+    (first,) = engine.compute("digits", [bad]).results  # twice
+    assert isinstance(first.error, ModelFailure)
+    (second,) = engine.compute("digits", [bad]).results  # once
+    (third,) = engine.compute("digits", [good]).results
+    for result in (second, third):
+        assert result.error.headers == {"Retry-After": "60"}
+        with rests:
+            raise result.error
+    assert len(ended) == 3
+    assert engine.compute("plain", [plain_bundle.work([plain_bundle.sample(seed=1)], keep)]).results[0].error is None
+
+    monkeypatch.setattr("service.breaker.monotonic", lambda: time.monotonic() + 61)
+    (trial,) = engine.compute("digits", [bad]).results  # the first end decides
+    assert isinstance(trial.error, NotReady)
+    assert len(ended) == 4
+    monkeypatch.setattr("service.breaker.monotonic", lambda: time.monotonic() + 122)
+    for works in ([good], [bad]):  # one answer, and they are counted from nothing
+        (result,) = engine.compute("digits", works).results
+        assert not isinstance(result.error, NotReady)
+
+
 def test_a_batch_waits_behind_one_whose_files_are_written_only_if_all_processes_write(running, eventually):
     engine, bundle, ended = running
     engine.start()
@@ -359,13 +391,13 @@ def test_what_a_process_is_opened_with_does_not_change_while_it_is_pickled(plain
 
 
 def test_a_graph_that_ends_the_process_is_refused(plain, make_engine, monkeypatch):
-    monkeypatch.setattr("service.processes.COMMAND", (sys.executable, "-c", "import os; os.abort()"))
+    monkeypatch.setattr("service.process.COMMAND", (sys.executable, "-c", "import os; os.abort()"))
     with pytest.raises(InvalidBundle, match="ends the process that tries it, by signal 6"):
         Bundle.load(plain, engine=make_engine())
 
 
 def test_a_process_that_cannot_be_started_refuses_everything(plain, make_engine, monkeypatch):
-    monkeypatch.setattr("service.processes.COMMAND", (str(plain / "no-such-program"),))
+    monkeypatch.setattr("service.process.COMMAND", (str(plain / "no-such-program"),))
     with pytest.raises(ModelFailure, match="SERVICE_PROCESSES=0 needs none"):
         Bundle.load(plain, engine=make_engine())
 
@@ -373,7 +405,7 @@ def test_a_process_that_cannot_be_started_refuses_everything(plain, make_engine,
 def test_with_one_process_less_than_was_asked_for_it_serves_all_the_same(digits, make_engine, monkeypatch):
     engine = make_engine(2)
     bundle = Bundle.load(digits, engine=engine)
-    monkeypatch.setattr("service.processes.COMMAND", (str(digits / "no-such-program"),))
+    monkeypatch.setattr("service.process.COMMAND", (str(digits / "no-such-program"),))
     engine.start()
     results = [engine.compute("digits", of_seeds(bundle, seed)).results[0] for seed in range(4)]
     assert [result.error for result in results] == [None] * 4
@@ -384,7 +416,7 @@ def test_a_process_that_could_not_be_started_is_tried_again(digits, make_engine,
     engine = make_engine(2)
     bundle = Bundle.load(digits, engine=engine)
     with monkeypatch.context() as patched:
-        patched.setattr("service.processes.COMMAND", (str(digits / "no-such-program"),))
+        patched.setattr("service.process.COMMAND", (str(digits / "no-such-program"),))
         engine.start()
         deadline = time.monotonic() + 10
         while "one process less computes" not in caplog.text and time.monotonic() < deadline:
