@@ -39,12 +39,11 @@ class Breaker:
         """
         left = self._until - monotonic()
         if left > 0:
-            error = NotReady(
+            raise NotReady(
                 f"model {self._name!r} rests for {math.ceil(left)} s: {self._ends} processes that computed for it have "
-                "ended, one after the other, perhaps for want of memory; ask again later"
+                "ended, one after the other, perhaps for want of memory; ask again later",
+                retry_after=math.ceil(left),
             )
-            error.headers = {"Retry-After": str(math.ceil(left))}
-            raise error
 
     def ended(self) -> None:
         """A process has ended while it computed for this bundle."""

@@ -272,7 +272,9 @@ def _record(store: Store, name: str) -> dict[str, Any] | None:
         size = int(record["bytes"])
     except (ValueError, KeyError, TypeError):
         raise GaneryError(f"{name}.json is no record of a shard; {mend}") from None
-    if (found := store.size(name)) != size:
+    if (found := store.size(name)) is None:
+        return None
+    if found != size:
         raise GaneryError(f"{name} has {found} bytes, its record says {size}; {mend}")
     return record
 

@@ -12,13 +12,13 @@ from service.errors import InvalidBundle, InvalidLatent, InvalidValue
 from service.files import MAX_BUNDLE_BYTES, read_verified
 from service.generator import MAX_BATCH, Feed, Generator, Measured
 from service.golden import GoldenReport
-from service.latents import SCHEMES, Latents, fresh_seed
+from service.latents import SCHEMES, fresh_seed
 from service.manifest import SAMPLES_FILE, Manifest
 from service.pace import Pace
 from service.pixels import Pixels
 from service.sample import Sample
 from service.tasks import task_of
-from service.tasks.generate import Drawn, Given
+from service.tasks.generate import Between, Drawn, Place
 from service.work import Work, keep
 
 T = TypeVar("T")
@@ -113,9 +113,9 @@ class Bundle:
         """What the batcher does for samples: `finish` gets their pixels, uint8 [N, height, width, channels]."""
         return self._work(len(samples), Drawn(samples), finish)
 
-    def latent_work(self, z: Latents, labels: Sequence[int | None], finish: Callable[[Pixels], T]) -> Work[T]:
-        """The same for latents that no seed draws, float32 [N, z_dim], without truncation."""
-        return self._work(len(z), Given(z, labels), finish)
+    def work_between(self, places: Sequence[Place], finish: Callable[[Pixels], T]) -> Work[T]:
+        """The same for pictures between samples."""
+        return self._work(len(places), Between(places), finish)
 
     def picture(self, sample: Sample) -> Pixels:
         """Make one sample and wait for it: uint8 [height, width, channels].
@@ -180,6 +180,8 @@ class Bundle:
         if isinstance(class_, int) and 0 <= class_ < len(classes):
             return class_
         came = "class is missing" if class_ is None else f"unknown class {class_!r}"
+        if class_ in map(str, range(len(classes))):
+            came += ", a text; send an index as a number"
         raise InvalidValue(
             f"{came}; model {self.name!r} takes {_listed(classes)}, or an index from 0 to {len(classes) - 1}",
             pointer="/class",

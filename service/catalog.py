@@ -131,7 +131,7 @@ class Catalog:
             NotReady: if it has been refused.
         """
         if name in self.refused:
-            raise NotReady(f"model {name!r} is not served: {self.refused[name]}")
+            raise NotReady(f"model {name!r} is not served: {self.refused[name]}", retry_after=None)
         if name not in self.bundles:
             available = list(self.bundles)
             raise UnknownModel(
@@ -139,16 +139,26 @@ class Catalog:
             )
         return self.bundles[name]
 
-    def of_digest(self, prefix: str) -> Bundle:
+    def of_digest(self, prefix: str, name: object = None) -> Bundle:
         """The bundle whose samples' ids begin so.
+
+        Args:
+            prefix: of its digest.
+            name: of the one that is meant, where several have it: a bundle may be served under two names.
 
         Raises:
             UnknownModel: if there is none.
+            NotReady: if it may be one that has been refused.
         """
         bundles = [bundle for bundle in self.bundles.values() if bundle.manifest.task == "generate"]
-        for bundle in bundles:
-            if bundle.manifest.digest.startswith(prefix):
-                return bundle
+        able = [bundle for bundle in bundles if bundle.manifest.digest.startswith(prefix)]
+        if able:
+            return next((bundle for bundle in able if bundle.name == name), able[0])
+        if self.refused:
+            raise NotReady(
+                f"no bundle with digest {prefix[:64]}... is served; perhaps it is refused: {self._why_refused}",
+                retry_after=None,
+            )
         raise UnknownModel(
             f"no bundle with digest {prefix[:64]}... is served; the ids of this service begin with "
             + (", ".join(f"g1.{b.manifest.digest[:16]} ({b.name})" for b in bundles) or "nothing"),
@@ -160,15 +170,19 @@ class Catalog:
 
         Raises:
             UnknownModel: if there is none of that name, or none that does the task.
-            NotReady: if it has been refused, or nothing is served.
+            NotReady: if it has been refused, or may be one that has been, or nothing is served.
             WrongTask: if it does something else.
         """
         if name is None:
             name = self.default_for(task)
+        if name is None and self.bundles and self.refused:
+            raise NotReady(f"no model that is served does {task!r}; refused: {self._why_refused}", retry_after=None)
         if name is None and self.bundles:
-            raise UnknownModel(f"no model that is served here does {task!r}; GET /models lists what they do")
+            raise UnknownModel(
+                f"no model that is served here does {task!r}; GET /models lists what they do", choices=[]
+            )
         if name is None:
-            raise NotReady(self.why_empty())
+            raise NotReady(self.why_empty(), retry_after=None)
         bundle = self.named(name)
         if bundle.manifest.task != task:
             able = [other.name for other in self.bundles.values() if other.manifest.task == task]
@@ -185,7 +199,11 @@ class Catalog:
             return f"the models directory (SERVICE_MODELS_DIR) cannot be listed: {self.unlisted}"
         if not self.refused:
             return "no bundle was found in the models directory (SERVICE_MODELS_DIR)"
-        return "no bundle can be served: " + "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
+        return f"no bundle can be served: {self._why_refused}"
+
+    @property
+    def _why_refused(self) -> str:
+        return "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
 
 
 def _in_threads(load: Callable[[Path], Outcome], directories: Sequence[Path]) -> Iterator[Outcome]:

@@ -10,7 +10,7 @@ import json
 import secrets
 import socket
 from asyncio import TimerHandle
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -33,7 +33,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from service.errors import GaneryError, HeadTooLarge, MalformedRequest
-from service.problems import MEDIA_TYPE
+from service.problems import MEDIA_TYPE, Cut
 
 HEAD_BYTES = 64 * 1024
 """Most bytes of a request's line and headers, give or take one read."""
@@ -59,8 +59,12 @@ class Answering:
         self._cycle = cycle
         self._head: HTTPResponseStartEvent | None = None
 
-    def __call__(self, scope: Scope, receive: ASGIReceiveCallable, _send: ASGISendCallable) -> Awaitable[None]:
-        return self._app(scope, receive, self.send)
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, _send: ASGISendCallable) -> None:
+        try:
+            await self._app(scope, receive, self.send)
+        except Cut:
+            self._cycle.disconnected = True  # or uvicorn would log it once more
+            self._cycle.transport.close()
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "http.response.start" and self._head is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -22,6 +22,7 @@ PAGE_HEADERS = {
 FILE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",  # browsers keep it and ask again; without this they guess for how long they need not
+    "Accept-Ranges": "none",
 }
 
 
@@ -76,10 +77,13 @@ class WholeFiles(StaticFiles):
 
 def page(name: str) -> Handler:
     """A route for a page in `web/`."""
+    files = WholeFiles(directory=WEB)
 
     async def send(request: Request) -> Response:
         forget_range(request.scope)
-        return FileResponse(WEB / name, headers={**PAGE_HEADERS, **FILE_HEADERS})
+        response = await files.get_response(name, request.scope)
+        response.headers.update(PAGE_HEADERS)
+        return response
 
     return send
 

@@ -215,7 +215,16 @@ class NotReady(GaneryError):
     """Still loading, already draining, or the bundle that was asked for has been refused, or rests."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    headers: Mapping[str, str] = {"Retry-After": "1"}
+
+    def __init__(self, detail: str, *, retry_after: int | None = 1) -> None:
+        """
+        Args:
+            detail: what is missing.
+            retry_after: whole seconds until it may be there; None if somebody has to mend something first.
+        """
+        super().__init__(detail)
+        if retry_after is not None:
+            self.headers = {"Retry-After": str(retry_after)}
 
 
 class Stopping(NotReady):

@@ -109,7 +109,9 @@ def _form(body: bytes, content_type: str, limits: BodyLimits) -> Brought:
         if len(pictures) >= limits.pictures:
             raise TooLarge(f"the form has more than {limits.pictures} pictures; send fewer")
         file.file_object.seek(0)
-        pictures.append(Picture(file.file_object.read(), _text(file.file_name)))
+        picture = Picture(file.file_object.read(), _text(file.file_name))
+        if picture != Picture(b""):  # as browsers send where no file has been chosen
+            pictures.append(picture)
 
     def on_field(part: Field) -> None:
         name = _text(part.field_name)

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-import numpy as np
-
 from service.bundle import Bundle
-from service.latents import Latents, draw, slerp
 from service.pixels import Pixels
 from service.sample import Sample, Several
+from service.tasks.generate import Place
 from service.work import Work
 
 T = TypeVar("T")
@@ -55,9 +53,8 @@ class Interpolation:
 
     def origin_of(self, index: int) -> Several:
         """Where one frame comes from: the two points that it lies between, and how many steps behind the first."""
-        leg = min(index // self.steps, len(self._legs) - 1)
-        points = [point.id for point in self._legs[leg]]
-        return Several({"interpolation": points, "steps": self.steps, "step": index - leg * self.steps})
+        points, step = self._leg_and_step(index)
+        return Several({"interpolation": [point.id for point in points], "steps": self.steps, "step": step})
 
     def works(self, packing: Callable[[range], Callable[[Pixels], T]]) -> Iterator[Work[T]]:
         """The work that makes the frames, piece by piece.
@@ -65,23 +62,16 @@ class Interpolation:
         Args:
             packing: gives what is to become of the pixels of the frames of these indices.
         """
-        frames = [
-            (self._latent(start, end, step / self.steps), (start if step < self.steps / 2 else end).label)
-            for start, end in self._legs
-            for step in range(self.steps)
-        ]
-        if not self.loop:
-            last = self.points[-1]
-            frames.append((self._latent(last, last, 0), last.label))
-        rows = self.bundle.rows_per_batch
-        for first in range(0, len(frames), rows):
-            piece = frames[first : first + rows]
-            z = np.stack([latent for latent, _ in piece])
-            finish = packing(range(first, first + len(piece)))
-            yield self.bundle.latent_work(z, [label for _, label in piece], finish)
+        indices, rows = range(len(self)), self.bundle.rows_per_batch
+        for first in indices[::rows]:
+            piece = indices[first : first + rows]
+            yield self.bundle.work_between([self._place(index) for index in piece], packing(piece))
 
-    def _latent(self, start: Sample, end: Sample, t: float) -> Latents:
-        latent = self.bundle.manifest.latent
-        assert latent is not None
-        a, b = draw([start.seed, end.seed], latent.z_dim, latent.scheme)
-        return slerp(a, b, t)
+    def _leg_and_step(self, index: int) -> tuple[tuple[Sample, Sample], int]:
+        """The points that a frame lies between, and how many steps behind the first."""
+        leg = min(index // self.steps, len(self._legs) - 1)
+        return self._legs[leg], index - leg * self.steps
+
+    def _place(self, index: int) -> Place:
+        (start, end), step = self._leg_and_step(index)
+        return Place(start, end, step / self.steps)

@@ -44,6 +44,7 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int, secon
     body = await read_body(request, max_bytes=max_bytes, seconds=seconds)
     try:
         payload = from_json(body, allow_inf_nan=False)
+        json.loads(body, object_pairs_hook=_once)  # of members that come twice the other tells only the last
     except ValueError as error:
         raise MalformedRequest(
             f"the body is not JSON: {error}; send a JSON object: its members stand in /openapi.json"
@@ -53,6 +54,16 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int, secon
             f"the body is {_shown(payload)}; send a JSON object: its members stand in /openapi.json", pointer=""
         )
     return check(payload, schema)
+
+
+def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's members, as one."""
+    by_name = dict(members)
+    if len(by_name) < len(members):
+        names = [name for name, _ in members]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidValue(f"{_shown(twice)} comes twice in an object of the body; send it once", pointer="")
+    return by_name
 
 
 def check(payload: dict[str, Any], schema: type[Schema]) -> Schema:

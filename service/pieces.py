@@ -55,16 +55,17 @@ class Pieces(Generic[T]):
         return self
 
     def __next__(self) -> T:
+        with self._lock:
+            self._check_open()
+            if not self._entered:  # before a work is made: to be refused must cost nothing
+                self._batcher.enter_stream(self)
+                self._entered = True
         while len(self._under_way) <= 2 * self._batcher.runners and (work := next(self._works, None)) is not None:
             with self._lock:
                 self._check_open()
-                if not self._entered:
-                    self._batcher.enter_stream(self)
-                    self._entered = True
                 self._under_way.append(self._batcher.submit(work, priority="bulk"))
                 self._begun += work.pixels
         if not self._under_way:
-            self._check_open()
             raise StopIteration  # whoever has the place keeps it until what was made of the pieces has been sent
         with self._lock:
             self._check_open()

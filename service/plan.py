@@ -17,12 +17,12 @@ from service.work import Work
 
 T = TypeVar("T")
 
-INDEX = re.compile("[0-9]{1,9}")
+INDEX = re.compile("0|[1-9][0-9]{0,8}")
 SMALLEST_PIECE = 8
 """Rows of the last pieces of a long answer; smaller ones would cost more than they save."""
 
 Piece = Sequence[tuple[int, Sample]]
-"""Some samples, and the index of each in the plan."""
+"""Some samples, and the index of each in the request."""
 
 ClassName = str | int
 Classes = ClassName | Sequence[ClassName] | Mapping[str, int]
@@ -58,6 +58,11 @@ class Ranges(Sequence[int]):
         which = bisect_right(self._ends, index)
         return self.ranges[which][index - (self._ends[which - 1] if which else 0)]
 
+    def rest(self, start: int) -> "Ranges":
+        """Those from index `start` on."""
+        ends = [0, *self._ends]
+        return Ranges([range_[max(0, start - before) :] for range_, before in zip(self.ranges, ends, strict=False)])
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -67,6 +72,8 @@ class Plan:
     seeds: Ranges
     label_at: Callable[[int], int | None]
     truncation: float
+    start: int = 0
+    """Samples of the request that come before these; names count them."""
 
     @classmethod
     def of(
@@ -78,6 +85,7 @@ class Plan:
         count: int | None = None,
         classes: Classes | None = None,
         truncation: float = 1.0,
+        start: int = 0,
         max_count: int = 1_000_000,
     ) -> "Plan":
         """What a request asks for, checked against what the bundle can do.
@@ -88,13 +96,15 @@ class Plan:
             count: of samples; the histogram's sum if `classes` is one.
             classes: None gives every class its turn, if the bundle knows classes.
             truncation: in (0, 1], 1 is off.
-            max_count: most samples of one plan.
+            start: how many of the samples to leave out, from the first on; the others are what they are without it.
+            max_count: most samples of one plan, those left out included.
 
         Raises:
             InvalidValue: if these do not fit together, or not the bundle.
             TooLarge: if there are more than `max_count`.
         """
         label_at, total = _labels(bundle, classes)
+        named = seeds is not None or first_seed is not None
         if seeds is None:
             count = total if count is None else count
             if count is None:
@@ -119,7 +129,16 @@ class Plan:
             raise TooLarge(
                 f"{seeds.total} pictures are asked for; one request takes at most {max_count}: ask for fewer"
             )
-        plan = cls(bundle, seeds, label_at, truncation)
+        if start and not named:
+            raise InvalidValue(
+                f"start is {start}, and the seeds before it would be drawn; send seed or seeds", pointer="/seed"
+            )
+        if start >= seeds.total:
+            raise InvalidValue(
+                f"start is {start}, and there are {seeds.total} pictures; it leaves out at most {seeds.total - 1}",
+                pointer="/start",
+            )
+        plan = cls(bundle, seeds.rest(start), lambda index: label_at(start + index), truncation, start)
         plan[0]  # says now what does not suit the bundle
         return plan
 
@@ -154,7 +173,7 @@ class Plan:
         while left:
             rows = max(smallest, math.ceil(len(left) / (2 * runners - 1)))
             rows = min(largest, math.ceil(rows / unit) * unit)
-            piece = [(index, self[index]) for index in left[:rows]]
+            piece = [(self.start + index, self[index]) for index in left[:rows]]
             left = left[rows:]
             yield self.bundle.work([sample for _, sample in piece], packing(piece))
 

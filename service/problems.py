@@ -16,6 +16,10 @@ MEDIA_TYPE = "application/problem+json"
 logger = logging.getLogger(__name__)
 
 
+class Cut(Exception):
+    """An answer has begun and cannot be finished. Why has been told; the server has only to cut the connection."""
+
+
 class ProblemMiddleware:
     """Answers exceptions with problems. A failure of ours is logged with its traceback, a client's mistake is not."""
 
@@ -38,7 +42,7 @@ class ProblemMiddleware:
             # Not the exception: its traceback would hold the scope, and the scope it, until the collector came.
             scope["state"]["problem"] = problem.kind, int(problem.status)
             if scope["state"]["begun"]:
-                raise  # the server cuts the connection: a picture that stops half way must not look whole
+                raise Cut from error  # a picture that stops half way must not look whole
             await problem_response(problem, request_id)(scope, receive, send)
 
 

@@ -95,6 +95,7 @@ async def sample(request: Request) -> Response:
         count=ask.count,
         classes=ask.classes,
         truncation=ask.truncation,
+        start=ask.start,
         max_count=service.settings.max_count,
     )
     archive = kind(plan, FORMATS[ask.picture], max_pixels=service.settings.max_pixels)
@@ -216,10 +217,12 @@ async def verify(request: Request) -> Response:
 async def models(request: Request) -> Response:
     """What is served, and what was refused."""
     catalog = lifecycle_of(request).catalog
+    named = {task: catalog.default_for(task) for task in TASKS}
+    defaults = {task: name for task, name in named.items() if name is not None and name in catalog.bundles}
     return as_json(
         ModelList(
-            default=catalog.default_for("generate"),
-            defaults={task: name for task in TASKS if (name := catalog.default_for(task)) is not None},
+            default=defaults.get("generate"),
+            defaults=defaults,
             models=[ModelSummary.of(bundle) for bundle in catalog.bundles.values()],
             refused=[Refusal(name=name, reason=reason) for name, reason in catalog.refused.items()],
         )

@@ -114,6 +114,11 @@ class SampleRequest(Ask):
             "left out, all classes take turns",
         )
     )
+    start: CountField = Field(
+        default=0,
+        description="how many of them to leave out, from the first on: those that an answer brought before it was cut, "
+        "or an earlier request with a smaller count; the others keep their seeds, classes and names",
+    )
     truncation: TruncationField = Field(default=1.0, description=TRUNCATION)
     format: ArchiveName | None = Field(
         default=None, description="the container; wins over `*/*` in Accept; zip if neither chooses"

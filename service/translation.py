@@ -242,7 +242,7 @@ def translations(
                 bundle, picture.content, seed=seed, file_format=file_format, max_pixels=left, admit=admit
             )
         except GaneryError as error:
-            if len(pictures) > 1:
+            if len(pictures) > 1 or picture.name:
                 name = f" ({picture.name[:100]!r})" if picture.name else ""
                 spent = f", after {max_pixels - left} of {max_pixels} pixels" if index else ""
                 error.place(before=f"picture {index + 1}{name}{spent}: ")

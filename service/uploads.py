@@ -117,9 +117,9 @@ def _format_of(content: bytes) -> UploadFormat:
         if reader.begins.match(content):
             return name
     if not content:
-        raise MalformedRequest(f"the body is empty; send a {TITLES} picture")
+        raise MalformedRequest(f"the file is empty; send a {TITLES} picture")
     or_zip = ", or to /translate a zip of them as application/zip" if content.startswith(b"PK\x03\x04") else ""
-    raise UnsupportedMediaType(f"the body begins with {content[:8]!r}; send a {TITLES} picture{or_zip}")
+    raise UnsupportedMediaType(f"the file begins with {content[:8]!r}; send a {TITLES} picture{or_zip}")
 
 
 def _metadata(picture: ImageFile) -> str | None:

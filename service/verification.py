@@ -95,7 +95,7 @@ def open_case(content: bytes, catalog: Catalog, *, max_pixels: int) -> Case | Ve
         return Verdict(made_here=False, match="unknown", detail=_why_unknown(facts or {}), sample=told)
     try:
         address = Address.parse(facts["id"])
-        bundle = catalog.of_digest(address.digest)
+        bundle = catalog.of_digest(address.digest, facts.get("model"))
         sample = bundle.sample(seed=address.seed, class_=address.label, truncation=address.truncation)
     except GaneryError as error:
         return Verdict(made_here=False, match="unknown", detail=error.detail, sample=told)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from service.errors import InvalidBundle
 from service.generator import MAX_BATCH, WARM_UP_ROWS, AbstractTask, Feed, Generator, Tensors, Trial
 from service.golden import GoldenReport, check_golden
-from service.latents import Latents, draw
+from service.latents import Latents, draw, slerp
 from service.manifest import Manifest
 from service.pixels import Pixels
 from service.sample import Sample
@@ -51,10 +52,20 @@ class Generate(AbstractTask):
             InvalidLatent: if the bundle's scheme does not know a seed.
         """
         z = draw(seeds, self._latent.z_dim, self._latent.scheme)
-        return self.conditioned(z, labels, truncation)
+        return self._conditioned(z, labels, truncation)
 
-    def conditioned(self, z: Latents, labels: Sequence[int | None], truncation: Sequence[float]) -> Feed:
-        """The same for latents, float32 [N, z_dim]."""
+    def feed_between(self, places: Sequence["Place"]) -> Feed:
+        """The same for places between samples.
+
+        Raises:
+            InvalidLatent: if the bundle's scheme does not know a seed.
+        """
+        seeds = list({sample.seed for start, end, _ in places for sample in (start, end)})
+        z_of = dict(zip(seeds, draw(seeds, self._latent.z_dim, self._latent.scheme), strict=True))
+        z = np.stack([slerp(z_of[start.seed], z_of[end.seed], t) for start, end, t in places])
+        return self._conditioned(z, [(start if t < 0.5 else end).label for start, end, t in places], [1.0] * len(z))
+
+    def _conditioned(self, z: Latents, labels: Sequence[int | None], truncation: Sequence[float]) -> Feed:
         feed: Feed = {"z": z}
         if self._num_classes:
             feed["y"] = np.array(labels, np.int64)
@@ -92,17 +103,24 @@ class Drawn:
         )
 
 
-@dataclass(frozen=True)
-class Given:
-    """Feeds latents that no seed draws, without truncation."""
+class Place(NamedTuple):
+    """A place on the sphere between two samples; both are taken without their truncation."""
 
-    z: Latents
-    """float32 [N, z_dim]."""
-    labels: Sequence[int | None]
+    start: Sample
+    end: Sample
+    t: float
+    """0 is the start, 1 the end; the class changes half way."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """Feeds the latents of such places. They are drawn where the graph runs: hundreds of them take a second."""
+
+    places: Sequence[Place]
 
     def __str__(self) -> str:
-        return f"{len(self.z)} latents that no seed draws"
+        return ", ".join(f"{t:.3g} from {start.id} to {end.id}" for start, end, t in self.places)
 
     def __call__(self, generator: Generator) -> Feed:
         assert isinstance(generator.task, Generate)
-        return generator.task.conditioned(self.z, self.labels, [1.0] * len(self.z))
+        return generator.task.feed_between(self.places)

@@ -38,7 +38,7 @@ function example(value) {
 
 function curl(path, schema) {
   const body = schema.examples.at(-1);
-  return element("pre", `curl -X POST ${location.origin}${path} \\\n  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(body)}' -o picture`);
+  return element("pre", `curl -X POST ${location.origin}${path} \\\n  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(body)}' -o answer`);
 }
 
 function route(path, method, operation, schemas) {
@@ -48,7 +48,7 @@ function route(path, method, operation, schemas) {
   if (asked) {
     parts.push(element("h3", `Request: ${typeOf(asked)}`), curl(path, schemas[typeOf(asked)]));
   } else if (Object.keys(bodies).length) {
-    const file = `curl -X POST ${location.origin}${path} \\\n  -H 'Content-Type: image/png' --data-binary @picture.png`;
+    const file = `curl -X POST ${location.origin}${path} \\\n  -H 'Content-Type: image/png' --data-binary @picture.png -o answer`;
     parts.push(element("h3", `Request: ${Object.keys(bodies).join(", ")}`), element("pre", file));
   }
   parts.push(

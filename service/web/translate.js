@@ -12,6 +12,7 @@ export function offerTranslation(models, chosen, ask) {
   function showControls() {
     const { input, seeds } = model();
     $("translate-seed-field").hidden = !seeds;
+    $("translate-seed").disabled = !seeds; // what is hidden must not be checked: nobody could mend it
     $("translate-about").textContent = input.width ? `takes ${input.width} x ${input.height}; others are made to fit` : "takes any size";
   }
 

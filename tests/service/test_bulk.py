@@ -117,6 +117,14 @@ def test_goes_on_with_what_is_missing(shards, out):
     assert contents(out) == before
 
 
+def test_a_shard_that_is_gone_is_written_again(shards, out):
+    write(shards, out)
+    before = contents(out)
+    (out / FILES[1]).unlink()
+    assert write(shards, out) == [(FILES[0], False), (FILES[1], True), (FILES[2], False)]
+    assert contents(out) == before
+
+
 def test_a_shard_that_is_not_whole_is_named(shards, out):
     write(shards, out)
     with (out / FILES[1]).open("r+b") as stream:

@@ -10,7 +10,7 @@ import pytest
 from service.catalog import Catalog
 from service.engine import Here
 from service.errors import NotReady, UnknownModel
-from service.manifest import GENERATOR_FILE, MANIFEST_FILE
+from service.manifest import GENERATOR_FILE, MANIFEST_FILE, Manifest
 
 
 def test_serves_the_good_and_names_the_bad(tmp_path, plain, digits, make_bundle, caplog):
@@ -152,6 +152,28 @@ def test_a_refused_model_says_why(tmp_path, plain):
     (plain / GENERATOR_FILE).write_bytes(b"x")
     with pytest.raises(NotReady, match="'plain' is not served: sha256"):
         Catalog.load(tmp_path / "models").named("plain")
+
+
+def test_what_may_be_a_refused_model_is_not_called_unknown(make_bundle, tmp_path, fixed):
+    broken = make_bundle("broken")
+    digest = Manifest.read(broken).digest[:16]
+    (broken / GENERATOR_FILE).write_bytes(b"x")
+    catalog = Catalog.load(tmp_path / "models")
+    for ask in (lambda: catalog.get(None, task="generate"), lambda: catalog.of_digest(digest)):
+        with pytest.raises(NotReady, match="refused: broken: sha256") as error:
+            ask()
+        assert not error.value.headers  # to ask again helps nobody
+    with pytest.raises(UnknownModel, match="GET /models lists what they do") as error:
+        Catalog({"fixed": catalog.bundles["fixed"]}).get(None, task="generate")
+    assert error.value.choices == []
+
+
+def test_a_bundle_under_two_names_is_found_by_the_one_that_is_meant(make_bundle, tmp_path):
+    digest = {Manifest.read(make_bundle(name)).digest for name in ("one", "two")}
+    catalog = Catalog.load(tmp_path / "models")
+    assert [catalog.of_digest(*digest, name).name for name in ("one", "two", "three", None)] == [
+        "one", "two", "one", "one",
+    ]  # fmt: skip
 
 
 def test_both_builds_of_onnx_runtime_are_reported(tmp_path, monkeypatch, caplog):

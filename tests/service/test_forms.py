@@ -76,6 +76,7 @@ def test_encoded_parts_are_decoded():
     [
         ([], InvalidValue, "image is missing"),
         ([part("seed", b"1")], InvalidValue, "image is missing"),
+        ([part("image", b"", "")], InvalidValue, "image is missing"),  # no file has been chosen
         ([part("image", b"text")], InvalidValue, "'image' is text; pictures come as files in 'image'"),
         ([part("file", b"x", "x.png")], InvalidValue, "'file' is a file"),
         ([part("image", b"", "x"), part("seed"), part("seed")], InvalidValue, "seed comes twice"),

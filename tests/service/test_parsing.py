@@ -99,6 +99,8 @@ async def test_counts_bytes_whatever_was_announced():
         (b'{"truncation": 0.0014}', "/truncation", "at most three decimals"),
         (b'{"format": "gif"}', "/format", "'png', 'webp' or 'jpeg'; got \"gif\""),
         (b'{"model": "' + b"m" * 65 + b'"}', "/model", "at most 64 characters"),
+        (b'{"seed": 1, "seed": 1}', "", '"seed" comes twice in an object of the body; send it once'),
+        (b'{"class": {"a": {"b": 1, "c": 2, "\\u0062": 3}}}', "", '"b" comes twice'),
     ],
 )
 async def test_points_at_what_is_wrong(body, pointer, message):

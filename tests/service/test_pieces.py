@@ -57,6 +57,18 @@ def test_a_place_is_taken_by_the_first_piece_and_given_back_at_the_end(batcher):
     assert list(Pieces(batcher, [number(7)])) == [[7]]
 
 
+def test_who_finds_no_place_has_made_nothing(batcher):
+    next(taken := Pieces(batcher, [number(1)]))
+
+    def works():
+        raise AssertionError("hundreds of latents are drawn here")
+        yield
+
+    with pytest.raises(Overloaded):
+        next(Pieces(batcher, works()))
+    taken.close()
+
+
 def test_closing_gives_the_place_back_once(batcher):
     pieces = Pieces(batcher, map(number, range(9)))
     next(pieces)

@@ -71,6 +71,17 @@ def test_classes_are_one_or_take_turns_or_are_counted(digits_bundle, classes, la
     assert seeds_and_labels(plan) == list(zip(range(10, 15), labels, strict=True))
 
 
+@pytest.mark.parametrize("classes", [None, ["two", 0], {"two": 2, "zero": 5}])
+@pytest.mark.parametrize("seeds", [{"first_seed": 2**64 - 3, "count": 7}, {"seeds": Ranges([range(3), range(9, 13)])}])
+def test_leaving_some_out_changes_nothing_about_the_others(digits_bundle, seeds, classes):
+    whole = Plan.of(digits_bundle, **seeds, classes=classes)
+    for start in range(7):
+        rest = Plan.of(digits_bundle, **seeds, classes=classes, start=start)
+        assert seeds_and_labels(rest) == seeds_and_labels(whole)[start:]
+        indices = [index for work in rest.works(lambda piece: [i for i, _ in piece]) for index in work.finish]
+        assert indices == list(range(start, 7))
+
+
 def test_a_histogram_says_how_many(digits_bundle):
     plan = Plan.of(digits_bundle, first_seed=0, classes={"one": 2, "zero": 1})
     assert seeds_and_labels(plan) == [(0, 1), (1, 1), (2, 0)]
@@ -88,11 +99,14 @@ def test_a_histogram_says_how_many(digits_bundle):
         ({"classes": {}}, "/classes", "no picture at all"),
         ({"classes": {"one": 0}}, "/classes", "no picture at all"),
         ({"count": 1, "classes": []}, "/classes", "classes is empty"),
-        ({"count": 1, "classes": "2"}, "/classes", "unknown class '2'"),
+        ({"count": 1, "classes": "2"}, "/classes", "unknown class '2', a text; send an index as a number"),
         ({"count": 1, "classes": "three"}, "/classes", "unknown class 'three'"),
         ({"count": 1, "classes": ["one", "three"]}, "/classes/1", "unknown class 'three'"),
         ({"classes": {"one": 1, "a/b~c": 1}}, "/classes/a~1b~0c", "unknown class 'a/b~c'"),
         ({"classes": {"3": 1}}, "/classes/3", "from 0 to 2"),
+        ({"classes": {"01": 1}}, "/classes/01", "unknown class '01'"),
+        ({"first_seed": 1, "count": 3, "start": 3}, "/start", "there are 3 pictures; it leaves out at most 2"),
+        ({"count": 3, "start": 1}, "/seed", "seeds before it would be drawn; send seed or seeds"),
         ({"classes": {"٢": 1}}, "/classes/٢", "unknown class"),
         ({"classes": {"9" * 50: 1}}, "/classes/" + "9" * 50, "unknown class"),
     ],

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import tarfile
 import time
 import zipfile
@@ -156,8 +157,9 @@ def unpacked(name, content):
     """The pictures in an archive of digits, [N, 8, 8]."""
     if name == "npz":
         return np.load(io.BytesIO(content), allow_pickle=False)["pixels"][..., 0]
-    if name == "sheet":  # of four
-        return pixels_of(content).reshape(2, 8, 2, 8).swapaxes(1, 2).reshape(4, 8, 8)
+    if name == "sheet":  # a full square
+        side = math.isqrt(pixels_of(content).size // 64)
+        return pixels_of(content).reshape(side, 8, side, 8).swapaxes(1, 2).reshape(-1, 8, 8)
     if name == "json":
         files = [base64.b64decode(sample["image"]) for sample in json.loads(content)["samples"]]
     elif name == "tar":
@@ -185,6 +187,16 @@ def test_pictures_in_every_container_are_those_of_generate(client, name):
     expected = np.stack([pixels_of(client.post("/generate", json=one).content) for one in alone])
     np.testing.assert_array_equal(unpacked(name, response.content), expected)
     assert client.post("/sample", json=ask).content == response.content
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_answer_that_was_cut_goes_on_where_it_ended(client, name):
+    ask = {"model": "digits", "seed": 1, "count": 9, "classes": ["two", 0], "format": name}
+    whole, rest = (client.post("/sample", json={**ask, "start": start}) for start in (0, 5))
+    assert (rest.headers["x-seed"], rest.headers["x-count"]) == ("6", "4")
+    np.testing.assert_array_equal(unpacked(name, rest.content), unpacked(name, whole.content)[5:])
+    if name == "tar":  # members, their names included
+        assert whole.content.endswith(rest.content)
 
 
 def test_seeds_are_listed_and_given_in_ranges(client):
@@ -424,6 +436,12 @@ def test_models(client):
     assert answer["models"][0]["truncation"] is True
     assert answer["models"][1]["seeds"] == 2**64
     assert answer["refused"] == []
+
+
+def test_a_default_that_is_not_served_is_none(serve, plain):
+    with serve(default_model="plane") as client:
+        answer = client.get("/models").json()
+        assert (answer["default"], answer["defaults"]) == (None, {})
 
 
 def test_a_card_holds_the_manifest(client, digits_bundle):

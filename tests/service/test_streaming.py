@@ -109,7 +109,9 @@ def test_an_answer_that_fails_half_way_is_never_a_normal_end(gate, listen, caplo
         assert response.status_code == 200
         with pytest.raises(httpx2.RemoteProtocolError):
             response.read()
+    (logged,) = [record for record in caplog.records if record.exc_info]
     assert "the generator failed" in caplog.text
+    assert logged.request_id == response.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("name", ARCHIVES)

@@ -280,7 +280,7 @@ ANIMATED = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
 @pytest.mark.parametrize(
     ("content", "status", "text"),
     [
-        (b"", 400, "the body is empty"),
+        (b"", 400, "the file is empty"),
         (b"x", 415, "begins with b'x'"),
         (b"PK\x03\x04", 415, "a zip of them as application/zip"),
         (saved(RGB)[:-20], 400, "cut short"),
@@ -425,6 +425,9 @@ def test_what_is_wrong_with_one_of_many_is_said_before_any_is_made(shared, gate)
     files = [("image", ("good.png", saved(RGB))), ("image", ("bad.png", saved(RGB)[:-9]))]
     answer = shared.post("/translate", params={"model": "any"}, files=files)
     assert is_problem(answer, 400, "picture 2 ('bad.png'), after 64 of 16777216 pixels: the png file is cut short")
+    alone = zipped(**{"notes.txt": b"none"})
+    answer = shared.post("/translate?model=any", content=alone, headers={"content-type": "application/zip"})
+    assert is_problem(answer, 415, "picture 1 ('notes.txt'): the file begins with b'none'")
     assert not gate.rows
     files = [("image", ("good.png", saved(RGB)))] * 2
     answer = shared.post("/translate", params={"model": "any", "format": "webp"}, files=files)

@@ -227,7 +227,7 @@ def test_other_formats_are_refused(content):
 
 
 def test_nothing_is_no_picture():
-    with pytest.raises(MalformedRequest, match="the body is empty"):
+    with pytest.raises(MalformedRequest, match="the file is empty"):
         read(b"")
 
 

@@ -42,6 +42,15 @@ def test_the_very_file_is_recognised(shared, name):
     assert told["sample"]["id"] == answer.headers["x-sample-id"]
 
 
+def test_a_bundle_under_two_names_recognises_what_it_made_under_each(make_bundle, serve):
+    for name in ("one", "two"):
+        make_bundle(name)
+    with serve() as client:
+        for name in ("one", "two"):
+            told = verdict(client, client.post("/generate", json={"model": name, "seed": 1}).content)
+            assert (told["match"], told["sample"]["model"]) == ("bytes", name)
+
+
 @pytest.mark.parametrize(
     ("change", "made_here", "match"), [(0, True, "pixels"), (1, True, "near"), (3, False, "different")]
 )

@@ -18,7 +18,11 @@ def test_pages_may_only_load_from_here(serve, path):
             answer = client.get(asset)
             assert answer.status_code == 200
             assert answer.headers["cache-control"] == response.headers["cache-control"] == "no-cache"
-            assert client.get(asset, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+        for file in (path, asset):
+            answer = client.get(file, headers={"Range": "bytes=0-10"})
+            assert (answer.status_code, answer.headers["accept-ranges"]) == (200, "none")
+            again = client.get(file, headers={"If-None-Match": answer.headers["etag"]})
+            assert (again.status_code, again.content) == (304, b"")
 
 
 @pytest.mark.parametrize("file", sorted(WEB.iterdir()), ids=lambda file: file.name)
