@@ -180,7 +180,7 @@ class Bundle:
         if isinstance(class_, int) and 0 <= class_ < len(classes):
             return class_
         came = "class is missing" if class_ is None else f"unknown class {class_!r}"
-        if class_ in map(str, range(len(classes))):
+        if isinstance(class_, str) and class_ in map(str, range(len(classes))):
             came += ", a text; send an index as a number"
         raise InvalidValue(
             f"{came}; model {self.name!r} takes {_listed(classes)}, or an index from 0 to {len(classes) - 1}",
