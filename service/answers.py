@@ -58,7 +58,7 @@ def made_by(bundle: Bundle) -> dict[str, str]:
 async def result_of(request: Request, bundle: Bundle, work: Work[T]) -> Done[T]:
     """What becomes of work in the queue, while the client waits for it."""
     arrival = lifecycle_of(request).arrivals.expect()
-    job = bundle.batcher.put(work, arrival, deadline=request.scope["state"]["clock"].deadline)
+    job = bundle.batcher.put(work, arrival, deadline=request.scope["state"]["clock"].result_due)
     try:
         done: Done[T] = await while_connected(request, arrival.waiter)
     except (asyncio.CancelledError, ClientDisconnect):

@@ -14,6 +14,8 @@ from service.headers import header_of
 
 TICK_SECONDS = 0.02
 """How much later than it is due something may be given up."""
+LAG_KEPT = 0.9
+"""Share of the event loop's lag that is still reckoned with at the next tick, if there has been none since."""
 
 
 class Clock:
@@ -23,11 +25,16 @@ class Clock:
         state: of the request; its `begun` says whether the answer has.
         seconds: in which it must.
         send_seconds: in which a client must take each part of a long answer.
+        lag: seconds that a result may wait, once it is there, before it becomes an answer.
     """
 
-    __slots__ = ("_seconds", "_send_seconds", "_state", "_task", "_watching", "deadline", "due", "late", "struck")
+    __slots__ = (
+        "_seconds", "_send_seconds", "_state", "_task", "_watching", "deadline", "due", "late", "result_due", "struck",
+    )  # fmt: skip
 
-    def __init__(self, state: Mapping[str, Any], seconds: float, send_seconds: float = math.inf) -> None:
+    def __init__(
+        self, state: Mapping[str, Any], seconds: float, send_seconds: float = math.inf, lag: float = 0.0
+    ) -> None:
         self._state = state
         self._task = asyncio.current_task()
         self._watching = False
@@ -35,6 +42,8 @@ class Clock:
         self._send_seconds = send_seconds
         self.deadline = self.due = monotonic() + seconds
         """As `time.monotonic()` has it."""
+        self.result_due = self.deadline - lag
+        """By when a result must be there for the answer to begin in time."""
         self.late: Callable[[], Exception] = self._too_late
         """What is raised when it is over."""
         self.struck = False
@@ -91,6 +100,8 @@ class DeadlineMiddleware:
         self.seconds = seconds
         self.send_seconds = send_seconds
         self._clocks: set[Clock] = set()
+        self._tick_due = 0.0
+        self._lag = 0.0
         self._ticking_in: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,12 +109,12 @@ class DeadlineMiddleware:
             await self.app(scope, receive, send)
             return
         state = scope["state"]
-        clock = state["clock"] = Clock(state, min(self.seconds, _asked(scope)), self.send_seconds)
+        clock = state["clock"] = Clock(state, min(self.seconds, _asked(scope)), self.send_seconds, self._lag)
         self._clocks.add(clock)
         loop = asyncio.get_running_loop()
         if self._ticking_in is not loop:
             self._ticking_in = loop
-            loop.call_later(TICK_SECONDS, self._tick)
+            self._wait_for_tick(loop)
         try:
             await self.app(scope, receive, send)
         except asyncio.CancelledError:
@@ -115,21 +126,27 @@ class DeadlineMiddleware:
 
     def _tick(self) -> None:
         now = monotonic()
+        # Thousands of requests that come at once are read, and refused, before the next result is told.
+        self._lag = max(now - self._tick_due, LAG_KEPT * self._lag)
         for clock in self._clocks:
             if clock.due <= now:
                 clock.strike()
         assert self._ticking_in is not None
         if self._clocks:
-            self._ticking_in.call_later(TICK_SECONDS, self._tick)
+            self._wait_for_tick(self._ticking_in)
         else:
             self._ticking_in = None
+
+    def _wait_for_tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._tick_due = monotonic() + TICK_SECONDS
+        loop.call_later(TICK_SECONDS, self._tick)
 
 
 def _asked(scope: Scope) -> float:
     came = header_of(scope, b"x-deadline-ms")
     if came is None:
         return math.inf
-    came = came.strip()
+    came = came.strip(" \t")
     if not (came.isascii() and came.isdigit() and int(came[:20]) > 0):
         raise InvalidValue(f"X-Deadline-Ms is {came[:50]!r}; send whole milliseconds, 1 or more")
     return int(came[:20]) / 1000

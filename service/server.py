@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from multiprocessing import parent_process
 from threading import Thread
 from time import monotonic
@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # see `_settings`
     from service.settings import Settings
 
 BACKLOG = 2048
+ACCEPT_AGAIN_SECONDS = 1
+"""After a connection could not be accepted, as asyncio has it."""
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep an idle connection: it is they who close it, not we while they send a request."""
 PING_EVERY = 1
@@ -43,7 +45,10 @@ PLUG_TRIES = 1000
 
 
 class Server(uvicorn.Server):
-    """Stops listening without a loss.
+    """Begins and stops to listen in its own way.
+
+    uvloop accepts one connection in each round of its loop (libuv/libuv#3696). A round with hundreds of busy clients
+    takes a tenth of a second and more, so whoever connected then, probes among them, waited until they had left.
 
     The kernel accepts connections before the process does, and resets those that still wait when their listener is
     closed. uvicorn closes it while more are coming.
@@ -53,26 +58,59 @@ class Server(uvicorn.Server):
     _last = True
     """Whether nobody listens afterwards. On SIGINT another worker does, and has what waits."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._opening: set[asyncio.Task[Any]] = set()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._last = sig == signal.SIGTERM
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen and say where, or that it cannot be: another server may have bound the port too, and listened first.
-
-        uvloop takes that for a success, and closes the socket.
-        """
-        addresses = [listener.getsockname()[:2] for listener in sockets or []]
-        await super().startup(sockets)
-        for listener, address in zip(sockets or [], addresses, strict=True):
-            if self.should_exit:
-                continue
-            if _listens(listener):
-                host, port = address
-                logging.getLogger(__name__).info("listens on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-            else:
-                _log("another server listens on %s:%d", *address)
+        """Listen and say where, or that it cannot be: another server may have bound the port and listened first."""
+        await super().startup([])
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            try:
+                listener.listen(self.config.backlog)
+            except OSError as error:
+                logging.getLogger(__name__).error("cannot listen on %s:%d: %s", host, port, error.strerror)
                 self.should_exit = self._in_vain = True
+                return
+            listener.setblocking(False)
+            self._watch(listener)
+            logging.getLogger(__name__).info("listens on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
+    def _watch(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:  # it may have been closed meanwhile
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take all connections that wait."""
+        loop = asyncio.get_running_loop()
+        for _ in range(self.config.backlog):
+            try:
+                client, _address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptor is left, for example; those that wait go on waiting
+                logging.getLogger(__name__).error("a connection is not accepted: %s", error.strerror)
+                loop.remove_reader(listener)
+                loop.call_later(ACCEPT_AGAIN_SECONDS, self._watch, listener)
+                return
+            self._open(client)
+
+    def _open(self, client: socket.socket) -> None:
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        opening = loop.create_task(loop.connect_accepted_socket(self._connection, client))
+        self._opening.add(opening)  # or it might be collected
+        opening.add_done_callback(partial(self._opened, client))
+
+    def _opened(self, client: socket.socket, opening: "asyncio.Task[Any]") -> None:
+        self._opening.discard(opening)
+        if opening.cancelled() or opening.exception() is not None:  # the client is gone already
+            client.close()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         await super().serve(sockets)
@@ -86,12 +124,14 @@ class Server(uvicorn.Server):
         if self._last and sys.platform == "linux":
             with suppress(OSError):  # no file left to open: it stops without
                 plugs += [_plug(listener, waiting) for listener in sockets or []]
-        for listener in (*self.servers, *(sockets or [])):
-            listener.close()  # type: ignore[attr-defined]  # servers and sockets have that in common
-        loop = asyncio.get_running_loop()
+        for listener in sockets or []:
+            if listener.fileno() >= 0:
+                asyncio.get_running_loop().remove_reader(listener)
+                listener.close()
         for client in waiting:
-            with suppress(OSError):  # it is gone already
-                await loop.connect_accepted_socket(self._connection, client)
+            self._open(client)
+        if self._opening:
+            await asyncio.wait(self._opening)
         await super().shutdown(sockets)
         for plug in plugs:
             plug.close()
@@ -99,13 +139,6 @@ class Server(uvicorn.Server):
     def _connection(self) -> asyncio.Protocol:
         protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-
-
-def _listens(listener: socket.socket) -> bool:
-    try:
-        return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-    except OSError:  # closed
-        return False
 
 
 def _plug(listener: socket.socket, waiting: list[socket.socket]) -> socket.socket:
@@ -124,7 +157,6 @@ def _plug(listener: socket.socket, waiting: list[socket.socket]) -> socket.socke
         with suppress(OSError):  # until nobody waits
             while True:
                 client, _address = listener.accept()
-                client.setblocking(False)
                 waiting.append(client)
         plug = socket.socket(listener.family, socket.SOCK_STREAM)
         plug.setblocking(False)

@@ -52,6 +52,25 @@ def test_says_what_is_no_deadline(header):
         ask(tell, header.encode())
 
 
+def test_a_result_is_due_sooner_where_the_loop_lags():
+    async def tell(scope, receive, send):
+        clock = scope["state"]["clock"]
+        lags.append(clock.deadline - clock.result_due)
+        await anyio.sleep(0.05)
+        time.sleep(0.3)  # what comes from a thousand clients at once is read before anything else
+
+    async def call():
+        app = DeadlineMiddleware(tell, seconds=30, send_seconds=5)
+        for _ in range(2):
+            await app({"type": "http", "headers": [], "state": {}}, None, None)
+            await anyio.sleep(0.05)
+
+    lags = []
+    anyio.run(call)
+    assert lags[0] == 0
+    assert lags[1] > 0.1
+
+
 @given(st.binary(max_size=30))
 def test_any_header_is_a_deadline_or_a_mistake(header):
     async def pass_by(scope, receive, send):
@@ -64,9 +83,9 @@ def test_any_header_is_a_deadline_or_a_mistake(header):
     try:
         anyio.run(call)
     except InvalidValue:
-        assert not (header.isdigit() and int(header) > 0)
+        assert not (header.strip(b" \t").isdigit() and int(header) > 0)
     else:
-        assert header.isdigit()
+        assert header.strip(b" \t").isdigit()
 
 
 def test_what_has_begun_may_take_its_time():

@@ -1,15 +1,19 @@
 """How the server begins and stops listening."""
 
+import asyncio
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from threading import Thread, Timer
 
 import pytest
 import uvicorn
+import uvloop
 from server_process import serving
 
 from service.__main__ import main
@@ -55,8 +59,65 @@ def test_whoever_was_connected_when_it_stopped_is_answered():
     assert set.union(*(client.result() for client in clients)) == {"200"}
 
 
+@contextmanager
+def connecting(address, count):
+    with ExitStack() as clients:
+        yield [clients.enter_context(socket.create_connection(address)) for _ in range(count)]
+
+
+async def begun(listener):
+    config = uvicorn.Config(answer, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    server = Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([listener])
+    return server
+
+
+def test_whoever_waits_is_accepted_in_one_round():
+    """A round in which hundreds of clients are answered takes so long that one for each is too few."""
+
+    async def serve():
+        listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        server = await begun(listener)
+        with connecting(listener.getsockname(), 50):
+            for _ in range(10):  # a few: it sees them, opens them, tells their protocols
+                await asyncio.sleep(0)
+            assert len(server.server_state.connections) == 50
+        await server.shutdown([listener])
+
+    uvloop.run(serve())
+
+
+class Exhausted(socket.socket):
+    """A listener without a descriptor left for a client, once."""
+
+    failures = 1
+
+    def accept(self):
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+def test_whoever_cannot_be_accepted_is_later(monkeypatch, caplog):
+    monkeypatch.setattr("service.server.ACCEPT_AGAIN_SECONDS", 0.05)
+
+    async def serve():
+        listener = Exhausted()
+        listener.bind(("127.0.0.1", 0))
+        server = await begun(listener)
+        with connecting(listener.getsockname(), 3):
+            while len(server.server_state.connections) < 3:
+                await asyncio.sleep(0.01)
+        await server.shutdown([listener])
+
+    uvloop.run(asyncio.wait_for(serve(), 30))
+    assert caplog.text.count("a connection is not accepted: Too many open files") == 1
+
+
 def test_of_two_that_have_bound_one_port_the_second_to_listen_ends():
-    """Both may bind it; uvloop takes the second one's failure to listen for a success."""
     one, other = (socket.socket() for _ in range(2))
     with one, other:
         for listener in (one, other):
