@@ -60,4 +60,6 @@ class Breaker:
 
     def answered(self) -> None:
         """A process has given results."""
-        self._ends = 0
+        if self._ends:
+            with self._lock:
+                self._ends, self._until = 0, -math.inf

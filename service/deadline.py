@@ -14,6 +14,8 @@ from service.headers import header_of
 
 TICK_SECONDS = 0.02
 """How much later than it is due something may be given up."""
+MOST_LAG = 0.5
+"""Share of the time for an answer that is set aside for the event loop's lag, however much it was."""
 LAG_KEPT = 0.9
 """Share of the event loop's lag that is still reckoned with at the next tick, if there has been none since."""
 
@@ -42,7 +44,7 @@ class Clock:
         self._send_seconds = send_seconds
         self.deadline = self.due = monotonic() + seconds
         """As `time.monotonic()` has it."""
-        self.result_due = self.deadline - lag
+        self.result_due = self.deadline - min(lag, MOST_LAG * seconds)
         """By when a result must be there for the answer to begin in time."""
         self.late: Callable[[], Exception] = self._too_late
         """What is raised when it is over."""
@@ -109,12 +111,13 @@ class DeadlineMiddleware:
             await self.app(scope, receive, send)
             return
         state = scope["state"]
-        clock = state["clock"] = Clock(state, min(self.seconds, _asked(scope)), self.send_seconds, self._lag)
-        self._clocks.add(clock)
+        seconds = min(self.seconds, _asked(scope))
         loop = asyncio.get_running_loop()
         if self._ticking_in is not loop:
-            self._ticking_in = loop
+            self._ticking_in, self._lag = loop, 0.0  # it was idle, and has none, whatever it had before
             self._wait_for_tick(loop)
+        clock = state["clock"] = Clock(state, seconds, self.send_seconds, self._lag)
+        self._clocks.add(clock)
         try:
             await self.app(scope, receive, send)
         except asyncio.CancelledError:

@@ -122,7 +122,7 @@ class Lifecycle:
         if self.draining:
             raise NotReady("draining: this replica is about to stop")
         if not self.catalog.bundles:
-            raise NotReady(self.catalog.why_empty())
+            raise NotReady(self.catalog.why_empty(), retry_after=None)
 
 
 @cache

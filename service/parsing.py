@@ -58,11 +58,11 @@ async def parse(request: Request, schema: type[Schema], *, max_bytes: int, secon
 
 def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object's members, as one."""
-    by_name = dict(members)
-    if len(by_name) < len(members):
-        names = [name for name, _ in members]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidValue(f"{_shown(twice)} comes twice in an object of the body; send it once", pointer="")
+    by_name: dict[str, Any] = {}
+    for name, value in members:
+        if name in by_name:
+            raise InvalidValue(f"{_shown(name)} comes twice in an object of the body; send it once", pointer="")
+        by_name[name] = value
     return by_name
 
 

@@ -42,7 +42,9 @@ class ProblemMiddleware:
             # Not the exception: its traceback would hold the scope, and the scope it, until the collector came.
             scope["state"]["problem"] = problem.kind, int(problem.status)
             if scope["state"]["begun"]:
-                raise Cut from error  # a picture that stops half way must not look whole
+                raise Cut(
+                    f"{problem.kind}: {problem.detail}"
+                ) from error  # a picture that stops half way must not look whole
             await problem_response(problem, request_id)(scope, receive, send)
 
 

@@ -116,8 +116,8 @@ class SampleRequest(Ask):
     )
     start: CountField = Field(
         default=0,
-        description="how many of them to leave out, from the first on: those that an answer brought before it was cut, "
-        "or an earlier request with a smaller count; the others keep their seeds, classes and names",
+        description="how many of them to leave out, from the first on, for example those that an answer brought before "
+        "it was cut; the others keep their seeds, classes and names",
     )
     truncation: TruncationField = Field(default=1.0, description=TRUNCATION)
     format: ArchiveName | None = Field(

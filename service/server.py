@@ -109,8 +109,11 @@ class Server(uvicorn.Server):
 
     def _opened(self, client: socket.socket, opening: "asyncio.Task[Any]") -> None:
         self._opening.discard(opening)
-        if opening.cancelled() or opening.exception() is not None:  # the client is gone already
+        error = None if opening.cancelled() else opening.exception()
+        if opening.cancelled() or error is not None:
             client.close()
+        if not isinstance(error, OSError | None):  # those are of clients that have gone already
+            logging.getLogger(__name__).error("a connection was not opened", exc_info=error)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         await super().serve(sockets)

@@ -53,22 +53,37 @@ def test_says_what_is_no_deadline(header):
 
 
 def test_a_result_is_due_sooner_where_the_loop_lags():
-    async def tell(scope, receive, send):
+    async def lag(scope, receive, send):
         clock = scope["state"]["clock"]
         lags.append(clock.deadline - clock.result_due)
-        await anyio.sleep(0.05)
-        time.sleep(0.3)  # what comes from a thousand clients at once is read before anything else
+
+    async def wait(scope, receive, send):
+        await ended.wait()
+
+    async def ask(app, milliseconds=b"30000"):
+        middleware.app = app
+        await middleware({"type": "http", "headers": [(b"x-deadline-ms", milliseconds)], "state": {}}, None, None)
 
     async def call():
-        app = DeadlineMiddleware(tell, seconds=30, send_seconds=5)
-        for _ in range(2):
-            await app({"type": "http", "headers": [], "state": {}}, None, None)
-            await anyio.sleep(0.05)
+        await ask(lag)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, wait)
+            await anyio.sleep(0)
+            time.sleep(0.5)  # so long takes what comes from a thousand clients at once
+            await anyio.sleep(0.001)
+            await ask(lag)
+            await ask(lag, b"100")
+            ended.set()
+        await anyio.sleep(0.1)
+        await ask(lag)
 
-    lags = []
+    lags, ended = [], anyio.Event()
+    middleware = DeadlineMiddleware(lag, seconds=30, send_seconds=5)
     anyio.run(call)
-    assert lags[0] == 0
-    assert lags[1] > 0.1
+    none, all_of_it, half_of_the_time, none_again = lags
+    assert none == none_again == 0  # an idle loop has none
+    assert all_of_it > 0.2
+    assert half_of_the_time == pytest.approx(0.05)
 
 
 @given(st.binary(max_size=30))

@@ -70,6 +70,15 @@ async def test_what_is_not_json_is_malformed(body):
         await parse(request(body), GenerateRequest, max_bytes=10**6, seconds=5)
 
 
+async def test_members_are_compared_in_no_time():
+    names = [f"m{index}" for index in range(100_000)]
+    body = "{" + ",".join(f'"{name}":0' for name in [*names, names[-1]]) + "}"
+    began = time.process_time()
+    with pytest.raises(InvalidValue, match='"m99999" comes twice'):
+        await parse(request(body.encode()), GenerateRequest, max_bytes=10**7, seconds=5)
+    assert time.process_time() - began < 10  # each with each would take minutes
+
+
 async def test_counts_bytes_whatever_was_announced():
     await parse(request(b"{}" + b" " * 98), GenerateRequest, max_bytes=100, seconds=5)
     with pytest.raises(TooLarge, match="larger than 100 bytes; send less"):

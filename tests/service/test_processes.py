@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from service.breaker import MOST_ENDS, Breaker
 from service.bundle import Bundle
 from service.errors import InvalidBundle, ModelFailure, NotReady
 from service.manifest import GENERATOR_FILE
@@ -290,6 +291,17 @@ def test_a_bundle_that_only_ends_processes_is_left_alone_and_the_others_are_serv
     for works in ([good], [bad]):  # one answer, and they are counted from nothing
         (result,) = engine.compute("digits", works).results
         assert not isinstance(result.error, NotReady)
+
+
+def test_an_answer_that_was_under_way_ends_the_rest():
+    breaker = Breaker("digits")
+    for _ in range(MOST_ENDS):
+        breaker.check()
+        breaker.ended()
+    with pytest.raises(NotReady, match=f"{MOST_ENDS} processes"):
+        breaker.check()
+    breaker.answered()
+    breaker.check()
 
 
 def test_a_batch_waits_behind_one_whose_files_are_written_only_if_all_processes_write(running, eventually):

@@ -482,7 +482,7 @@ def test_without_a_bundle_it_is_alive_and_not_ready(serve, plain):
         response = client.get("/readyz")
         assert is_problem(response, 503)
         assert "plain: sha256 of generator.onnx" in response.json()["detail"]
-        assert response.headers["retry-after"] == "1"
+        assert "retry-after" not in response.headers  # somebody has to mend it first
         assert is_problem(client.post("/generate", json={}), 503)
         assert client.get("/models").json()["models"] == []
 
