@@ -3,7 +3,6 @@
 The supervisor is uvicorn's. It stays light: it imports neither BentoML nor the service, which start in the worker.
 """
 
-import asyncio
 import gc
 import logging
 import os
@@ -11,13 +10,11 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from multiprocessing import parent_process
 from threading import Thread
 from time import monotonic
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -25,12 +22,12 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
+from service.listening import Server
+
 if TYPE_CHECKING:  # see `_settings`
     from service.settings import Settings
 
 BACKLOG = 2048
-ACCEPT_AGAIN_SECONDS = 1
-"""After a connection could not be accepted, as asyncio has it."""
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep an idle connection: it is they who close it, not we while they send a request."""
 PING_EVERY = 1
@@ -40,137 +37,6 @@ STOP_SECONDS = 15
 """Most time that a worker may take to stop, besides its grace."""
 LOAD_SECONDS = 600
 """Most time that a replacement may take to load its bundles."""
-PLUG_TRIES = 1000
-"""Each fails only if a client has connected in the microseconds since the last look."""
-
-
-class Server(uvicorn.Server):
-    """Begins and stops to listen in its own way.
-
-    uvloop accepts one connection in each round of its loop (libuv/libuv#3696). A round with hundreds of busy clients
-    takes a tenth of a second and more, so whoever connected then, probes among them, waited until they had left.
-
-    The kernel accepts connections before the process does, and resets those that still wait when their listener is
-    closed. uvicorn closes it while more are coming.
-    """
-
-    _in_vain = False
-    _last = True
-    """Whether nobody listens afterwards. On SIGINT another worker does, and has what waits."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._opening: set[asyncio.Task[Any]] = set()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._last = sig == signal.SIGTERM
-        super().handle_exit(sig, frame)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen and say where, or that it cannot be: another server may have bound the port and listened first."""
-        await super().startup([])
-        for listener in sockets or []:
-            host, port = listener.getsockname()[:2]
-            try:
-                listener.listen(self.config.backlog)
-            except OSError as error:
-                logging.getLogger(__name__).error("cannot listen on %s:%d: %s", host, port, error.strerror)
-                self.should_exit = self._in_vain = True
-                return
-            listener.setblocking(False)
-            self._watch(listener)
-            logging.getLogger(__name__).info("listens on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-
-    def _watch(self, listener: socket.socket) -> None:
-        if listener.fileno() >= 0:  # it may have been closed meanwhile
-            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
-
-    def _accept(self, listener: socket.socket) -> None:
-        """Take all connections that wait."""
-        loop = asyncio.get_running_loop()
-        for _ in range(self.config.backlog):
-            try:
-                client, _address = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:  # no descriptor is left, for example; those that wait go on waiting
-                logging.getLogger(__name__).error("a connection is not accepted: %s", error.strerror)
-                loop.remove_reader(listener)
-                loop.call_later(ACCEPT_AGAIN_SECONDS, self._watch, listener)
-                return
-            self._open(client)
-
-    def _open(self, client: socket.socket) -> None:
-        client.setblocking(False)
-        loop = asyncio.get_running_loop()
-        opening = loop.create_task(loop.connect_accepted_socket(self._connection, client))
-        self._opening.add(opening)  # or it might be collected
-        opening.add_done_callback(partial(self._opened, client))
-
-    def _opened(self, client: socket.socket, opening: "asyncio.Task[Any]") -> None:
-        self._opening.discard(opening)
-        error = None if opening.cancelled() else opening.exception()
-        if opening.cancelled() or error is not None:
-            client.close()
-        if not isinstance(error, OSError | None):  # those are of clients that have gone already
-            logging.getLogger(__name__).error("a connection was not opened", exc_info=error)
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().serve(sockets)
-        if self._in_vain:
-            sys.exit(STARTUP_FAILURE)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no further connection, accept those that wait, and stop as uvicorn does."""
-        waiting: list[socket.socket] = []
-        plugs: list[socket.socket] = []
-        if self._last and sys.platform == "linux":
-            with suppress(OSError):  # no file left to open: it stops without
-                plugs += [_plug(listener, waiting) for listener in sockets or []]
-        for listener in sockets or []:
-            if listener.fileno() >= 0:
-                asyncio.get_running_loop().remove_reader(listener)
-                listener.close()
-        for client in waiting:
-            self._open(client)
-        if self._opening:
-            await asyncio.wait(self._opening)
-        await super().shutdown(sockets)
-        for plug in plugs:
-            plug.close()
-
-    def _connection(self) -> asyncio.Protocol:
-        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-
-
-def _plug(listener: socket.socket, waiting: list[socket.socket]) -> socket.socket:
-    """Fill the place of a listener's queue, now of one, with a connection of our own: the kernel drops what would open
-    another. Clients try again a second later, and are refused by then. (A filter on the socket would need privileges.)
-
-    Args:
-        listener: to be closed next.
-        waiting: receives the connections that were in the queue.
-
-    Returns:
-        The connection, which is reset when the listener is closed everywhere.
-    """
-    listener.listen(0)
-    for _ in range(PLUG_TRIES):
-        with suppress(OSError):  # until nobody waits
-            while True:
-                client, _address = listener.accept()
-                waiting.append(client)
-        plug = socket.socket(listener.family, socket.SOCK_STREAM)
-        plug.setblocking(False)
-        plug.connect_ex(listener.getsockname())
-        try:
-            plug.getpeername()
-        except OSError:  # a client was faster
-            plug.close()
-        else:
-            break
-    return plug
 
 
 class Worker(Process):
