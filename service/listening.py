@@ -19,6 +19,8 @@ ACCEPT_AGAIN_SECONDS = 1
 PLUG_TRIES = 1000
 """Each fails only if a client has connected in the microseconds since the last look."""
 
+logger = logging.getLogger(__name__)
+
 
 class Server(uvicorn.Server):
     """uvicorn's, which accepts by itself.
@@ -50,12 +52,12 @@ class Server(uvicorn.Server):
             try:
                 listener.listen(self.config.backlog)
             except OSError as error:
-                logging.getLogger(__name__).error("cannot listen on %s:%d: %s", host, port, error.strerror)
+                logger.error("cannot listen on %s:%d: %s", host, port, error.strerror)
                 self.should_exit = self._in_vain = True
                 return
             listener.setblocking(False)
             self._watch(listener)
-            logging.getLogger(__name__).info("listens on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+            logger.info("listens on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
     def _watch(self, listener: socket.socket) -> None:
         if listener.fileno() >= 0:  # it may have been closed meanwhile
@@ -70,7 +72,7 @@ class Server(uvicorn.Server):
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:  # no descriptor is left, for example; those that wait go on waiting
-                logging.getLogger(__name__).error("a connection is not accepted: %s", error.strerror)
+                logger.error("a connection is not accepted: %s", error.strerror)
                 loop.remove_reader(listener)
                 loop.call_later(ACCEPT_AGAIN_SECONDS, self._watch, listener)
                 return
@@ -85,11 +87,13 @@ class Server(uvicorn.Server):
 
     def _opened(self, client: socket.socket, opening: "asyncio.Task[Any]") -> None:
         self._opening.discard(opening)
-        error = None if opening.cancelled() else opening.exception()
-        if opening.cancelled() or error is not None:
+        try:
+            opening.result()
+        except (OSError, asyncio.CancelledError):  # the client has gone already
             client.close()
-        if not isinstance(error, OSError | None):  # those are of clients that have gone already
-            logging.getLogger(__name__).error("a connection was not opened", exc_info=error)
+        except Exception:
+            client.close()
+            logger.exception("a connection was not opened")
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         await super().serve(sockets)
@@ -104,9 +108,8 @@ class Server(uvicorn.Server):
             with suppress(OSError):  # no file left to open: it stops without
                 plugs += [_plug(listener, waiting) for listener in sockets or []]
         for listener in sockets or []:
-            if listener.fileno() >= 0:
-                asyncio.get_running_loop().remove_reader(listener)
-                listener.close()
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
         for client in waiting:
             self._open(client)
         if self._opening:
