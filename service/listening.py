@@ -1,9 +1,11 @@
 """How the worker begins and stops to listen: nobody who connects waits longer than needed, or is lost."""
 
 import asyncio
+import ctypes
 import logging
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,8 +18,18 @@ from uvicorn.config import STARTUP_FAILURE
 
 ACCEPT_AGAIN_SECONDS = 1
 """After a connection could not be accepted, as asyncio has it."""
-PLUG_TRIES = 1000
-"""Each fails only if a client has connected in the microseconds since the last look."""
+OPENING_SECONDS = 0.1
+"""While the server stops: in which connections that are being opened may come to be."""
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+"""As Linux numbers them in asm-generic/socket.h; Python does not name them."""
+DROP_SYN = [
+    (0x30, 0, 0, 13),  # load the byte of flags of the TCP header
+    (0x54, 0, 0, 0x12),  # of them SYN and ACK
+    (0x15, 0, 1, 0x02),  # if it is SYN alone,
+    (0x06, 0, 0, 0),  # drop the packet,
+    (0x06, 0, 0, 0xFFFFFFFF),  # else pass it on
+]
+"""Code, jump if true, jump if false, operand: McCanne and Jacobson, "The BSD Packet Filter", USENIX 1993, table 1."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +61,8 @@ class Server(uvicorn.Server):
         await super().startup([])
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
+            with suppress(OSError):  # one that stopped may have left it to whoever listens on the same socket next
+                listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
             try:
                 listener.listen(self.config.backlog)
             except OSError as error:
@@ -101,52 +115,32 @@ class Server(uvicorn.Server):
             sys.exit(STARTUP_FAILURE)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no further connection, accept those that wait, and stop as uvicorn does."""
-        waiting: list[socket.socket] = []
-        plugs: list[socket.socket] = []
+        """Take no further connection, accept those that are being opened, and stop as uvicorn does."""
         if self._last and sys.platform == "linux":
-            with suppress(OSError):  # no file left to open: it stops without
-                plugs += [_plug(listener, waiting) for listener in sockets or []]
+            with suppress(OSError):  # a kernel without filters: whoever connects in this moment is reset
+                for listener in sockets or []:
+                    _refuse_to_open(listener)
+                await asyncio.sleep(OPENING_SECONDS)
         for listener in sockets or []:
+            self._accept(listener)
             asyncio.get_running_loop().remove_reader(listener)
             listener.close()
-        for client in waiting:
-            self._open(client)
         if self._opening:
             await asyncio.wait(self._opening)
         await super().shutdown(sockets)
-        for plug in plugs:
-            plug.close()
 
     def _connection(self) -> asyncio.Protocol:
         protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
-def _plug(listener: socket.socket, waiting: list[socket.socket]) -> socket.socket:
-    """Fill the place of a listener's queue, now of one, with a connection of our own: the kernel drops what would open
-    another. Clients try again a second later, and are refused by then. (A filter on the socket would need privileges.)
+def _refuse_to_open(listener: socket.socket) -> None:
+    """Let the kernel drop what would open a connection, and finish those that are being opened. Clients try again a
+    second later, and are refused by then.
 
-    Args:
-        listener: to be closed next.
-        waiting: receives the connections that were in the queue.
-
-    Returns:
-        The connection, which is reset when the listener is closed everywhere.
+    Raises:
+        OSError: if the kernel takes no filter.
     """
-    listener.listen(0)
-    for _ in range(PLUG_TRIES):
-        with suppress(OSError):  # until nobody waits
-            while True:
-                client, _address = listener.accept()
-                waiting.append(client)
-        plug = socket.socket(listener.family, socket.SOCK_STREAM)
-        plug.setblocking(False)
-        plug.connect_ex(listener.getsockname())
-        try:
-            plug.getpeername()
-        except OSError:  # a client was faster
-            plug.close()
-        else:
-            break
-    return plug
+    instructions = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in DROP_SYN))
+    program = struct.pack("@HP", len(DROP_SYN), ctypes.addressof(instructions))
+    listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 import uvloop
 
-from service.listening import Server
+from service.listening import Server, _refuse_to_open
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 CLIENTS = 16
@@ -111,6 +111,24 @@ def test_whoever_cannot_be_accepted_is_later(monkeypatch, caplog):
 
     uvloop.run(asyncio.wait_for(serve(), 30))
     assert caplog.text.count("a connection is not accepted: Too many open files") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is the kernel that takes no more connections")
+def test_a_socket_on_which_another_has_stopped_is_heard_again():
+    """A worker that is stopped alone is replaced, and the other one listens on the same socket."""
+
+    async def serve():
+        listener = socket.create_server(("127.0.0.1", 0))
+        _refuse_to_open(listener)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(listener.getsockname(), timeout=0.3)
+        server = await begun(listener)
+        with connecting(listener.getsockname(), 1):
+            while not server.server_state.connections:
+                await asyncio.sleep(0.01)
+        await server.shutdown([listener])
+
+    uvloop.run(asyncio.wait_for(serve(), 30))
 
 
 def test_of_two_that_have_bound_one_port_the_second_to_listen_ends():
